@@ -39,6 +39,24 @@ def test_first_line_leads_editors_to_the_schema(path: Path):
     assert shipped.summary(path), "the line below says what the config is for; `configs ls` prints it"
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "key", "problem"),
+    [
+        ("mnist_cnn", ["model.filters=[]"], "model.filters", "filters is empty"),
+        ("cats_vs_dogs_cnn", ["model.blocks=[[8], []]"], "model.blocks", "give at least one block, and each block"),
+        ("spoken_digit_lstm", ["model.hop_ms=30"], "model.hop_ms", "hop_ms is 30.0, longer than model.frame_ms"),
+        ("imdb_transformer", ["model.width=10", "model.heads=4"], "model.width", "make width a multiple of heads"),
+        ("mnist_cnn", ["optimizer.schedule={name: step}"], "optimizer.schedule.every", "give one of the two"),
+    ],
+)
+def test_what_needs_no_data_is_told_before_any_is_read(name: str, values: list[str], key: str, problem: str):
+    with pytest.raises(ToolkitError) as caught:
+        load(shipped.find_config(name), values)
+
+    assert str(caught.value).startswith(f"--set {values[0]}: {key}: ")
+    assert problem in str(caught.value)
+
+
 def test_config_is_found_by_path_or_by_name():
     mine = Path("mnist_cnn.yaml")
     mine.write_text("seed: 1\n")

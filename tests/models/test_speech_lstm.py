@@ -101,11 +101,11 @@ def test_frames_of_samples(specs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"frame_ms": 0.3}, "model.frame_ms is 0.3 .* 4000 samples per second"),
+        ({"frame_ms": 0.3, "hop_ms": 0.3}, "model.frame_ms is 0.3 .* 4000 samples per second"),
         ({"hop_ms": 0.1}, "model.hop_ms 0.1"),
         ({"hop_ms": 40.0}, "model.hop_ms is 40.0, longer than model.frame_ms with 25.0"),
         ({"high_hz": 2001.0}, "model.high_hz 2001.0, but bands lie between 0 and half of the sample rate, 2000 Hz"),
-        ({"low_hz": 500.0, "high_hz": 400.0}, "model.low_hz is 500.0 and model.high_hz 400.0"),
+        ({"low_hz": 500.0, "high_hz": 400.0}, "model.high_hz is 400, not above model.low_hz with 500: raise it"),
         ({"mels": 70}, "model.mels is 70, so many that some bands"),
     ],
 )

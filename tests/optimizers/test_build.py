@@ -118,7 +118,7 @@ def test_step_wants_one_of_two(arguments):
 
 
 def test_step_boundaries_must_rise():
-    with pytest.raises(ToolkitError, match="optimizer.schedule.boundaries must be rising"):
+    with pytest.raises(ToolkitError, match=r"optimizer.schedule.boundaries is \[4, 3\]: write rising steps"):
         make(schedule=("step", {"boundaries": (4, 3)}))
 
 

@@ -118,6 +118,9 @@ class TrainingOptions(Options):
         Literal["balanced"] | None, Field(description="balanced: rare classes count more in the loss")
     ] = None
     label_smoothing: Annotated[Share, Field(description="share of a label's weight spread over all classes")] = 0
-    init_from: Annotated[str | None, Field(description="run directory whose weights training starts from")] = None
+    init_from: Annotated[
+        str | None,
+        Field(description="run directory whose weights training starts from, where it has the layer in the same shape"),
+    ] = None
     freeze: Annotated[tuple[str, ...], Field(description="names of layers whose weights stay as they are")] = ()
     log_every: Annotated[Size, Field(description="batches between two rows of metrics.jsonl")] = 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Table = ImageTable | RaggedTable
+
+_MOST_PARALLEL = 16  # batches in the making
+_AHEAD = 4  # batches that are ready
 
 
 def check_augmentation(spec: DataSpec, augmentation: Mapping[str, Any]) -> None:
@@ -101,7 +105,12 @@ def _mapped(steps: tf.data.Dataset, read: Callable[[tf.Tensor], Any]) -> tf.data
 
     # Nothing in `read` branches on tensors: without AutoGraph tracing takes a fifth of the time.
     read = tf.autograph.experimental.do_not_convert(read)
-    return steps.map(read, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    parallel = min(os.cpu_count() or 1, _MOST_PARALLEL)
+    options = tf.data.Options()
+    # An iterator that is thrown away waits for its tuning thread, which sometimes (TensorFlow 2.21) misses the call and
+    # sleeps on: one epoch in several would end seconds late.
+    options.autotune.enabled = False
+    return steps.map(read, parallel, deterministic=True).prefetch(_AHEAD).with_options(options)
 
 
 def _reader(table: Table, spec: DataSpec) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:

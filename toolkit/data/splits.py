@@ -158,15 +158,20 @@ def _refuse_overlaps(taken: Mapping[str, Mapping[str, Positions]], selections: M
 # Shares -------------------------------------------------------------------------------------------------------------
 
 
+SHARES = {"validation": 0.1, "test": 0.2}
+"""What is cut from the examples where nothing else is said."""
+
+
 def check_shares(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is wrong with `validation` and `test` of a source that splits by shares: (key, what is wrong)."""
+    shares = {key: SHARES[key] if arguments[key] is None else arguments[key] for key in SHARES}
     found = [
         (key, f"{key} is 0, so there would be no {key} split: write a share above 0, for instance 0.1")
-        for key in ("validation", "test")
-        if arguments[key] == 0
+        for key, share in shares.items()
+        if share == 0
     ]
-    if arguments["validation"] + arguments["test"] >= 1:
-        both = f"validation {arguments['validation']} and test {arguments['test']}"
+    if sum(shares.values()) >= 1:
+        both = f"validation {shares['validation']} and test {shares['test']}"
         found.append(("test", f"{both} together leave nothing to train with: their sum must be below 1"))
     return found
 

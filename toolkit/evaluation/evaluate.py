@@ -211,6 +211,8 @@ def _write(
         f"accuracy {100 * evaluation.accuracy:.2f} % (95 % interval {100 * low:.2f} % to {100 * high:.2f} %)"
     )
     picture = draw_confusion(np.array(evaluation.confusion), class_names, title=title)
+    figures = directory / f"evaluation{suffix}.json"
+    figures.unlink(missing_ok=True)  # it stands only beside the table and the picture of the same evaluation
     replace_file(directory / f"predictions{suffix}.csv", encode(table))
     replace_file(directory / f"confusion{suffix}.png", picture)
-    replace_file(directory / f"evaluation{suffix}.json", encode(strict_json(evaluation.to_dict())))
+    replace_file(figures, encode(strict_json(evaluation.to_dict())))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from toolkit.data.spec import DataSpec
-from toolkit.errors import ToolkitError
 from toolkit.models.blocks import convolution
-from toolkit.models.checks import check_data, check_halvings
+from toolkit.models.checks import check_data, check_halvings, refuse
 from toolkit.types import Share, Size
 
 if TYPE_CHECKING:
@@ -44,11 +44,7 @@ def cat_dog_cnn(
     from keras import layers
 
     check_data(spec, "image", model="cat_dog_cnn")
-    if not blocks or not all(blocks):
-        raise ToolkitError(
-            f"model.blocks is {[list(block) for block in blocks]}: give at least one block, and each block the "
-            f"channels of at least one convolution, such as [[64], [96, 128]]."
-        )
+    refuse(_check({"blocks": blocks}))
     check_halvings(spec, len(blocks), key="model.blocks", model="cat_dog_cnn")
     image = keras.Input(spec.shape, dtype="uint8", name="image")
     x = layers.Rescaling(1 / 255, name="to_unit_range")(image)
@@ -62,3 +58,15 @@ def cat_dog_cnn(
     x = layers.Dropout(dropout, name="pool_dropout")(x)
     logits = layers.Dense(len(spec.class_names), dtype="float32", name="logits")(x)
     return keras.Model({"image": image}, logits, name="cat_dog_cnn")
+
+
+def _check(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What shows without data: (key, what is wrong)."""
+    blocks = arguments["blocks"]
+    if blocks and all(blocks):
+        return []
+    text = f"blocks is {[list(block) for block in blocks]}: give at least one block, and each block the channels of at "
+    return [("blocks", text + "least one convolution, such as [[64], [96, 128]]")]
+
+
+cat_dog_cnn.check = _check  # type: ignore[attr-defined]

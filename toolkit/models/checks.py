@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from toolkit.data.spec import DataSpec
 from toolkit.errors import ToolkitError
 
 _WORDS = {"image": "images", "audio": "sounds", "text": "texts"}
+
+
+def refuse(problems: Sequence[tuple[str, str]]) -> None:
+    """Raise what a builder's `check` found; a config tells it with its line before any data is read.
+
+    Raises:
+        ToolkitError: there is a problem. Each text begins with the name of the hyperparameter.
+    """
+    if problems:
+        raise ToolkitError("; ".join(f"model.{text}" for _, text in problems) + ".")
 
 
 def check_data(spec: DataSpec, kind: Literal["image", "audio", "text"], *, model: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from toolkit.data.spec import DataSpec
-from toolkit.errors import ToolkitError
 from toolkit.models.blocks import convolution
-from toolkit.models.checks import check_data, check_halvings
+from toolkit.models.checks import check_data, check_halvings, refuse
 from toolkit.types import Share, Size
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def simple_cnn(
     from keras import layers
 
     check_data(spec, "image", model="simple_cnn")
-    if not filters:
-        raise ToolkitError("model.filters is empty: give the channels of at least one convolution, such as [32, 64].")
+    refuse(_check({"filters": filters}))
     check_halvings(spec, len(filters), key="model.filters", model="simple_cnn")
     image = keras.Input(spec.shape, dtype="uint8", name="image")
     x = layers.Rescaling(1 / 255, name="to_unit_range")(image)
@@ -55,3 +54,13 @@ def simple_cnn(
     x = layers.Dropout(dropout, name="hidden_dropout")(x)
     logits = layers.Dense(len(spec.class_names), dtype="float32", name="logits")(x)
     return keras.Model({"image": image}, logits, name="simple_cnn")
+
+
+def _check(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What shows without data: (key, what is wrong)."""
+    if arguments["filters"]:
+        return []
+    return [("filters", "filters is empty: give the channels of at least one convolution, such as [32, 64]")]
+
+
+simple_cnn.check = _check  # type: ignore[attr-defined]

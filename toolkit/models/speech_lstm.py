@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.data.spec import DataSpec
 from toolkit.errors import ToolkitError
-from toolkit.models.checks import check_data
+from toolkit.models.checks import check_data, refuse
 from toolkit.types import NonNegative, Positive, Share, Size
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def speech_lstm(
 
     check_data(spec, "audio", model="speech_lstm")
     rate = spec.sample_rate or 0
+    refuse(_check({"frame_ms": frame_ms, "hop_ms": hop_ms, "low_hz": low_hz, "high_hz": high_hz}))
     _check_frame(rate, frame_ms, hop_ms)
     _check_bands(rate, frame_ms, mels, low_hz, high_hz)
     samples = keras.Input((None,), dtype="float32", name="samples")
@@ -99,11 +101,6 @@ def _check_frame(rate: int, frame_ms: float, hop_ms: float) -> None:
             f"model.frame_ms is {frame_ms} and model.hop_ms {hop_ms}, but a frame needs two samples and a hop one, and "
             f"the data have {rate} samples per second: raise them, usual are 25 and 10."
         )
-    if hop_ms > frame_ms:
-        raise ToolkitError(
-            f"model.hop_ms is {hop_ms}, longer than model.frame_ms with {frame_ms}, so sound between two frames would "
-            f"never be heard: lower hop_ms, usual is 10."
-        )
 
 
 def _check_bands(rate: int, frame_ms: float, mels: int, low_hz: float, high_hz: float | None) -> None:
@@ -122,3 +119,21 @@ def _check_bands(rate: int, frame_ms: float, mels: int, low_hz: float, high_hz: 
             f"model.mels is {mels}, so many that some bands from {low_hz:g} to {high:g} Hz fall between the "
             f"frequencies that a frame of {frame_ms:g} ms tells apart: lower mels or raise frame_ms."
         )
+
+
+def _check(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What shows without data: (key, what is wrong)."""
+    problems = []
+    hop, frame = arguments["hop_ms"], arguments["frame_ms"]
+    if hop > frame:
+        text = f"hop_ms is {hop}, longer than model.frame_ms with {frame}, so sound between two frames would never be "
+        problems.append(("hop_ms", text + "heard: lower hop_ms, usual is 10"))
+    low, high = arguments["low_hz"], arguments["high_hz"]
+    if high is not None and low >= high:
+        problems.append(
+            ("high_hz", f"high_hz is {high:g}, not above model.low_hz with {low:g}: raise it or leave it out")
+        )
+    return problems
+
+
+speech_lstm.check = _check  # type: ignore[attr-defined]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.data.spec import DataSpec
-from toolkit.errors import ToolkitError
-from toolkit.models.checks import check_data
+from toolkit.models.checks import check_data, refuse
 from toolkit.types import Share, Size
 
 if TYPE_CHECKING:
@@ -55,11 +55,7 @@ def text_transformer(
     from toolkit.models.layers.position_embedding import PositionEmbedding
 
     check_data(spec, "text", model="text_transformer")
-    if width % heads:
-        raise ToolkitError(
-            f"model.width is {width} and model.heads {heads}, but each head takes an equal share of the width: make "
-            f"width a multiple of heads."
-        )
+    refuse(_check({"width": width, "heads": heads}))
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     valid = PaddingMask(name="padding_mask")(tokens)  # (batch, time)
     x = layers.Embedding(len(spec.vocabulary), width, name="token_embedding")(tokens)  # (batch, time, width)
@@ -104,3 +100,15 @@ def _residual(x: Any, half: Any, *, norm: str, dropout: float, name: str) -> Any
     y = layers.Dropout(dropout, name=f"{name}_dropout")(y)
     y = layers.Add(name=f"{name}_add")([x, y])
     return y if norm == "pre" else normalize(y)
+
+
+def _check(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What shows without data: (key, what is wrong)."""
+    width, heads = arguments["width"], arguments["heads"]
+    if width % heads == 0:
+        return []
+    text = f"width is {width} and model.heads {heads}, but each head takes an equal share of the width: make width a "
+    return [("width", text + "multiple of heads")]
+
+
+text_transformer.check = _check  # type: ignore[attr-defined]

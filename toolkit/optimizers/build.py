@@ -6,6 +6,7 @@ by keyword; a registered schedule takes the peak and the run's length by positio
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -245,12 +246,22 @@ def step(
     """
     from toolkit.optimizers.schedules import Step
 
-    if (every is None) == (not boundaries):
-        raise ToolkitError(
-            f"optimizer.schedule.every is {every} and optimizer.schedule.boundaries is {list(boundaries)}: "
-            "give one of the two."
-        )
+    for _, text in _check_step({"every": every, "boundaries": boundaries}):
+        raise ToolkitError(f"optimizer.schedule.{text}.")
     return _schedule(Step, learning_rate, total_steps, warmup_steps, every=every, boundaries=boundaries, factor=factor)
+
+
+def _check_step(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What shows without the data: (key, what is wrong)."""
+    every, boundaries = arguments["every"], list(arguments["boundaries"])
+    if (every is None) == (not boundaries):
+        return [("every", f"every is {every} and optimizer.schedule.boundaries is {boundaries}: give one of the two")]
+    if any(a >= b for a, b in itertools.pairwise(boundaries)):
+        return [("boundaries", f"boundaries is {boundaries}: write rising steps")]
+    return []
+
+
+step.check = _check_step  # type: ignore[attr-defined]
 
 
 def warm_restarts(

@@ -95,21 +95,11 @@ def fit(
             )
             trained += steps
             with averaged_weights(model):
-                measured = model.evaluate(feed.validation, verbose=0, return_dict=True)
-                logs |= {f"val_{name}": float(value) for name, value in measured.items()}
-                if not math.isfinite(logs["val_loss"]):
-                    raise RunFailed(
-                        f"the validation loss became {logs['val_loss']} after epoch {epoch}: lower "
-                        "optimizer.learning_rate, or look for examples with extreme values."
-                    )
+                logs |= _validate(model, feed, epoch)
                 if best.update(epoch, _watched(logs, best_metric, "training.best_metric")):
                     save_weights(model)
             append({"kind": "epoch", "epoch": epoch, "step": trained, **logs, "learning_rate": rate(trained), **speed})
-            mark = "  best" if best.epoch == epoch else ""
-            run.say(
-                f"epoch {epoch}/{epochs}  {figures(logs)}  {speed['examples_per_second']:,.0f} examples/s  "
-                f"data {100 * speed['data_wait_share']:.0f} %  {speed['seconds']:.0f} s{mark}"
-            )
+            run.say(_line(f"epoch {epoch}/{epochs}", logs, speed, best=best.epoch == epoch))
             if limit is not None and trained >= limit:
                 break
             if stopping and stopping.update(_watched(logs, stopping.monitor, "training.early_stopping.monitor")):
@@ -163,6 +153,25 @@ def _train_epoch(
         if hasattr(model.optimizer, "flush"):
             model.optimizer.flush()
     return {name: float(values[-1]) for name, values in history.history.items()}, recorder.speed()
+
+
+def _validate(model: Any, feed: Feed, epoch: int) -> dict[str, float]:
+    measured = model.evaluate(feed.validation, verbose=0, return_dict=True)
+    logs = {f"val_{name}": float(value) for name, value in measured.items()}
+    if not math.isfinite(logs["val_loss"]):
+        raise RunFailed(
+            f"the validation loss became {logs['val_loss']} after epoch {epoch}: lower optimizer.learning_rate, or "
+            "look for examples with extreme values."
+        )
+    return logs
+
+
+def _line(title: str, logs: Mapping[str, float], speed: Mapping[str, float], *, best: bool) -> str:
+    """What a person reads about an epoch."""
+    return (
+        f"{title}  {figures(logs)}  {speed['examples_per_second']:,.0f} examples/s  "
+        f"data {100 * speed['data_wait_share']:.0f} %  {speed['seconds']:.0f} s{'  best' if best else ''}"
+    )
 
 
 def _rate_function(optimizer: Any, per_epoch: int) -> Callable[[int], float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -43,7 +45,7 @@ class EpochBar:
         self._progress.update(self._task, completed=done, figures=figures)
 
 
-def figures(logs: dict[str, float]) -> str:
+def figures(logs: Mapping[str, float]) -> str:
     """`loss 0.1234  accuracy 97.50 %` and whatever else was measured, in the order given."""
     parts = []
     for name, value in logs.items():

@@ -123,6 +123,10 @@ def test_files_of_their_own_for_validation_and_test(tmp_path):
     both = csv(path=table(tmp_path / "a.csv"), validation_path=extra, test_path=extra)
     assert len(both.splits["train"]) == 20
     assert list(both.splits["test"].ids) == ["test-row-2"]
+    with pytest.raises(ToolkitError, match="validation has no effect beside validation_path: remove one of the two"):
+        csv(path=table(tmp_path / "a.csv"), validation_path=extra, validation=0.3)
+    with pytest.raises(ToolkitError, match="data.split_seed has no effect, since csv .* has all splits already"):
+        csv(path=table(tmp_path / "a.csv"), validation_path=extra, test_path=extra, split_seed=1)
     with pytest.raises(
         ToolkitError, match=r"w.csv, test-row-2: the label 'posi' \(did you mean 'pos'\?\) does not occur"
     ):

@@ -94,6 +94,10 @@ def test_folders_for_the_splits_are_taken_as_they_lie(tmp_path):
     assert ids(source)["test"] == ["test/cat/000.png", "test/dog/000.png", "test/dog/001.png"]
     assert source.splits["test"].labels.tolist() == [0, 1, 1]
     assert len(source.splits["train"]) == 7
+    with pytest.raises(ToolkitError, match="data.test has no effect, since folder .* has that split already: remove"):
+        folder(path=str(tmp_path), test=0.3)
+    with pytest.raises(ToolkitError, match="data.split_seed has no effect"):
+        folder(path=str(tmp_path), split_seed=1)
 
 
 def test_without_a_folder_for_it_validation_is_cut_from_train(tmp_path):

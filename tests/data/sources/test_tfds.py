@@ -124,6 +124,7 @@ def test_the_environment_names_the_folder_and_data_dir_wins(tiny, monkeypatch, t
         ({"name": "tiny_sounds", "test": {"who": "bob"}, "fields": "{digit}_{whom}_{i}.wav"}, r"did you mean 'whom'"),
         ({"name": "tiny_sounds", "test": {"b": "bob"}, "fields": "{a}-{b}"}, "'._..._..wav' .* does not fit"),
         ({"name": "tiny_sounds", "source_rate": 8000, **PARTS}, "states 4000 Hz, not 8000"),
+        ({"name": "tiny_pictures", "source_rate": 8000, **PARTS}, "source_rate: the feature 'image' of .* is no sound"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_sentence(tiny, arguments, text):

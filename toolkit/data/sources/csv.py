@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.examples import BadExample, Examples, Source
-from toolkit.data.sources.shared import at_least_two, existing, share_out
+from toolkit.data.sources.shared import at_least_two, existing, share_out, shares_to_cut
 from toolkit.data.spec import SPLITS
-from toolkit.data.splits import check_shares, in_order, refuse
+from toolkit.data.splits import SHARES, check_shares, in_order, refuse
 from toolkit.errors import ToolkitError, did_you_mean
 from toolkit.types import Seed, Share
 
@@ -29,8 +29,8 @@ def csv(
     quotes: bool = True,
     validation_path: str | None = None,
     test_path: str | None = None,
-    validation: Share = 0.1,
-    test: Share = 0.2,
+    validation: Share | None = None,
+    test: Share | None = None,
     split_seed: Seed = 0,
 ) -> Source:
     """Sentences in a UTF-8 table, a row each; rows that cannot be used are listed as bad, with their line.
@@ -44,16 +44,17 @@ def csv(
         quotes: whether "…" holds a field together; false where quotation marks are ordinary characters.
         validation_path: another file of the same form, for validation.
         test_path: another file of the same form, for test.
-        validation: share of each class that chooses, where there is no file for it.
-        test: share of each class that is only measured, where there is no file for it.
+        validation: share of each class that chooses, 0.1 if not given; only where there is no file for it.
+        test: share of each class that is only measured, 0.2 if not given; only where there is no file for it.
         split_seed: another one gives other splits.
 
     Raises:
         ToolkitError: no such file or column, one class only, too few rows of a class, an unknown class in another file.
     """
     form = _Form(text, label, header, delimiter, quotes)
-    refuse(_check({**dataclasses.asdict(form), "validation": validation, "test": test}))
     given = {"path": path, "validation_path": validation_path, "test_path": test_path}
+    wanted = {"validation": validation, "test": test}
+    refuse(_check({**dataclasses.asdict(form), **given, **wanted, "split_seed": split_seed}))
     tables = {
         split: _Table.read(existing(file, f"data.{key}", folder=False), form, split)
         for split, (key, file) in zip(SPLITS, given.items(), strict=True)
@@ -62,7 +63,7 @@ def csv(
     origin = f"csv {tables['train'].path}"
     class_names = in_order(tables["train"].labels)
     at_least_two(class_names, f"column '{label}' of {origin}", "check data.label, or add rows of another class")
-    shares = {name: share for name, share in (("test", test), ("validation", validation)) if name not in tables}
+    shares = shares_to_cut(wanted, tables, split_seed=split_seed, where=origin)
     splits: dict[str, Examples] = {}
     for split, table in tables.items():
         numbers = table.numbers(class_names, label)
@@ -84,6 +85,9 @@ def csv(
 
 def _check(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
     problems = check_shares(arguments)
+    for split in SHARES:
+        if arguments[split] is not None and arguments[f"{split}_path"] is not None:
+            problems.append((split, f"{split} has no effect beside {split}_path: remove one of the two"))
     delimiter = arguments["delimiter"]
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
         problems.append(("delimiter", f"delimiter is {delimiter!r}: write one character, for instance ';' or \"\\t\""))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from toolkit.data.examples import BadExample, Examples, Source
-from toolkit.data.sources.shared import at_least_two, existing, share_out
+from toolkit.data.sources.shared import at_least_two, existing, share_out, shares_to_cut
 from toolkit.data.spec import SPLITS
 from toolkit.data.splits import check_shares, in_order, refuse
 from toolkit.errors import ToolkitError, did_you_mean
@@ -22,7 +22,7 @@ SOUNDS = frozenset({".wav", ".flac", ".ogg"})
 _LIKE_SPLITS = frozenset({"training", "val", "valid", "dev", "eval", "testing", *SPLITS})
 
 
-def folder(*, path: str, validation: Share = 0.1, test: Share = 0.2, split_seed: Seed = 0) -> Source:
+def folder(*, path: str, validation: Share | None = None, test: Share | None = None, split_seed: Seed = 0) -> Source:
     """Pictures (JPEG, PNG, BMP, GIF, WebP) or sounds (WAV, FLAC, OGG) in `class_name/`, by their suffixes.
 
     Files lie in `path/class/…`, or in `path/train/class/…`, `path/validation/class/…` and `path/test/class/…`; of the
@@ -30,14 +30,15 @@ def folder(*, path: str, validation: Share = 0.1, test: Share = 0.2, split_seed:
 
     Args:
         path: the folder.
-        validation: share of each class that chooses, where there is no folder for it.
-        test: share of each class that is only measured, where there is no folder for it.
+        validation: share of each class that chooses, 0.1 if not given; only where there is no folder for it.
+        test: share of each class that is only measured, 0.2 if not given; only where there is no folder for it.
         split_seed: another one gives other splits.
 
     Raises:
         ToolkitError: nothing there, one class only, pictures and sounds mixed, too few examples of a class.
     """
-    refuse(check_shares({"validation": validation, "test": test}))
+    wanted = {"validation": validation, "test": test}
+    refuse(check_shares(wanted))
     root = existing(path, "data.path", folder=True)
     origin = f"folder {root}"
     found = {split: _Listing.of(root, base) for split, base in _bases(root, origin).items()}
@@ -51,7 +52,7 @@ def folder(*, path: str, validation: Share = 0.1, test: Share = 0.2, split_seed:
                 f"{root / split} has the class '{unknown[0]}'{did_you_mean(unknown[0], class_names)}, which "
                 f"{root / 'train'} has not ({', '.join(class_names[:20])}): rename or remove the folder."
             )
-    shares = {name: share for name, share in (("test", test), ("validation", validation)) if name not in found}
+    shares = shares_to_cut(wanted, found, split_seed=split_seed, where=origin)
     splits = _cut(found, class_names, shares, split_seed=split_seed, where=origin)
     return Source(kind, class_names, splits, channels=3 if kind == "image" else None, origin=origin)
 

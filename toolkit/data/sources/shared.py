@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from toolkit.data.examples import BadExample, Examples
-from toolkit.data.splits import by_share
+from toolkit.data.splits import SHARES, by_share
 from toolkit.errors import ToolkitError, did_you_mean
 
 
@@ -28,6 +28,23 @@ def existing(path: str, key: str, *, folder: bool) -> Path:
     if found.is_dir() != folder:
         raise ToolkitError(f"{key}: {found} is a {'file' if folder else 'folder'}, not a {word}: give a {word}.")
     return found.resolve()
+
+
+def shares_to_cut(
+    given: Mapping[str, float | None], present: Collection[str], *, split_seed: int, where: str
+) -> dict[str, float]:
+    """Shares of the splits that are not `present` and are cut from train, in the order in which they are dealt out.
+
+    Raises:
+        ToolkitError: a share is given for a split that is present, or a `split_seed` where nothing is cut.
+    """
+    for split, share in given.items():
+        if share is not None and split in present:
+            raise ToolkitError(f"data.{split} has no effect, since {where} has that split already: remove the key.")
+    shares = {split: given[split] or SHARES[split] for split in ("test", "validation") if split not in present}
+    if split_seed and not shares:
+        raise ToolkitError(f"data.split_seed has no effect, since {where} has all splits already: remove the key.")
+    return shares
 
 
 def at_least_two(class_names: tuple[str, ...], where: str, advice: str) -> None:

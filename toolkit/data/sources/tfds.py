@@ -288,6 +288,8 @@ def _kind(feature: Any, key: str, origin: str, source_rate: int | None) -> tuple
     import numpy as np
     from tensorflow_datasets import features
 
+    if source_rate is not None and not isinstance(feature, features.Audio):
+        raise ToolkitError(f"data.source_rate: the feature '{key}' of {origin} is no sound: leave the key out.")
     if isinstance(feature, features.Image) and feature.np_dtype == np.uint8:
         return "image", None, feature.shape[-1] or 3
     if isinstance(feature, features.Audio):
