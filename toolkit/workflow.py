@@ -197,7 +197,7 @@ def _feed(config: RunConfig, data: Data) -> Feed:
         batch_size=options.batch_size,
         evaluation_batch_size=options.evaluation_batch_size,
         seed=config.seed,
-        augmentation=options.augmentation.model_dump(),
+        augmentation=options.augmentation.model_dump() if options.augmentation else {},
     )
 
 

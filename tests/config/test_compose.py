@@ -59,6 +59,19 @@ def test_mappings_are_merged(child):
     assert config.seed == 5
 
 
+@pytest.mark.parametrize("override", ["data.augmentation={}", "optimizer.schedule={}", "model={}"])
+def test_empty_mapping_over_a_full_one_is_refused(child, override: str):
+    with pytest.raises(ToolkitError, match=f"^--set {override}: [a-z.]+: an empty mapping changes nothing of what"):
+        child("", override)
+
+
+def test_null_takes_away_what_is_optional(child):
+    config = child("data: {augmentation: null}\noptimizer: {schedule: null}\n")
+
+    assert config.data.options.augmentation is None
+    assert config.optimizer.schedule is None
+
+
 def test_lists_and_arguments_of_builders_are_replaced_whole(child):
     config = child("data: {test: {speaker: lucas}}\nmodel: {filters: [4]}\n")
 

@@ -8,7 +8,7 @@ another name, the parent's arguments of the replaced component are left out; opt
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from toolkit.config.nodes import Node, Place, Problems, dotted, shorten
@@ -29,6 +29,13 @@ STRUCTURE: frozenset[Way] = frozenset(
         ("training", "early_stopping"),
     }
 )
+# Those that null takes away.
+OPTIONAL: frozenset[Way] = frozenset(
+    {("data", "augmentation"), ("optimizer", "schedule"), ("training", "early_stopping")}
+)
+_EMPTY = "an empty mapping changes nothing of what the config has there: remove it"
+_OR_NULL = ", or write null to take away what is there"
+
 # Where a component stands, the key that names it, and the keys beside it that are not its arguments.
 COMPONENTS: dict[Way, tuple[str, frozenset[str]]] = {
     ("data",): ("source", frozenset(DataOptions.model_fields)),
@@ -133,7 +140,19 @@ def _apply(root: Node, changes: Sequence[tuple[Way, Node]], problems: Problems) 
             node, _ = root.find(section)
             node.value = {key: child for key, child in node.value.items() if key == selector or key in shared}
     for way, change in changes:
+        if way and way in STRUCTURE and change.value == {} and not _is_prefix(way, wanted) and _holds_keys(root, way):
+            problems.add(change.place, dotted(way), _EMPTY + _OR_NULL * (way in OPTIONAL))
+            continue
         _put(root, way, change, problems)
+
+
+def _is_prefix(way: Way, ways: Iterable[Way]) -> bool:
+    return any(len(other) > len(way) and other[: len(way)] == way for other in ways)
+
+
+def _holds_keys(root: Node, way: Way) -> bool:
+    node, found = root.find(way)
+    return len(found) == len(way) and isinstance(node.value, dict) and bool(node.value)
 
 
 def _put(root: Node, way: Way, change: Node, problems: Problems) -> None:

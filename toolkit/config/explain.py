@@ -32,7 +32,7 @@ def explain(
         node, found = section.find(location)
         key = dotted((*way, *found))
         if finding["type"] == "extra_forbidden":
-            valid = list(_schema_at(root, location[:-1]).get("properties", {}))
+            valid = _keys(_schema_at(root, location[:-1]), root)
             unknown_key(node, key, valid, problems)
         elif finding["type"] == "missing" and len(found) == len(location):
             continue  # it is there, but broken, which has been told
@@ -130,6 +130,13 @@ def _range(schema: Schema) -> str:
 
 def _literal(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _keys(schema: Schema, root: Schema) -> list[str]:
+    """The keys of a mapping, also of one that may be null."""
+    schema = _resolved(schema, root)
+    branches = [key for branch in schema.get("anyOf", ()) for key in _keys(branch, root)]
+    return [*schema.get("properties", {}), *branches]
 
 
 def _choices(schema: Schema, root: Schema) -> list[str]:

@@ -55,9 +55,9 @@ class DataOptions(Options):
     buckets: Annotated[
         Size | None, Field(description="number of lengths that sounds and texts are padded to; null: 4")
     ] = None
-    augmentation: Annotated[Augmentation, Field(description="random changes to the pictures of the training split")] = (
-        Augmentation()
-    )
+    augmentation: Annotated[
+        Augmentation | None, Field(description="random changes to the pictures of the training split; null: none")
+    ] = None
     max_bad_fraction: Annotated[
         Share, Field(description="share of a split's examples that may be unreadable before the run stops")
     ] = 0.01
