@@ -5,9 +5,9 @@ pipeline (with the recipe's augmentation, logs and kept weights), Keras from Num
 `keras.optimizers.Adam`. Both use XLA or both do not, as the recipe says; Keras's own choice, which is to use it
 wherever it can, is measured with `--keras-jit auto`. The two take turns in fresh processes, so that a busy machine
 slows both; the first epoch of each, which compiles, is not counted, and neither is validation. Medians are compared.
-Where a recipe augments, `--set data.augmentation={}` gives both sides the same work.
+Where a recipe augments, `--set data.augmentation=null` gives both sides the same work.
 
-    python scripts/benchmark_fit.py --config configs/mnist_cnn.yaml --set 'data.augmentation={}'
+    python scripts/benchmark_fit.py --config configs/mnist_cnn.yaml --set 'data.augmentation=null'
 """
 
 from __future__ import annotations
