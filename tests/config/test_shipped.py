@@ -46,6 +46,8 @@ def test_first_line_leads_editors_to_the_schema(path: Path):
         ("cats_vs_dogs_cnn", ["model.blocks=[[8], []]"], "model.blocks", "give at least one block, and each block"),
         ("spoken_digit_lstm", ["model.hop_ms=30"], "model.hop_ms", "hop_ms is 30.0, longer than model.frame_ms"),
         ("imdb_transformer", ["model.width=10", "model.heads=4"], "model.width", "make width a multiple of heads"),
+        ("mnist_cnn", ["optimizer.exclude_from_decay=[(]"], "optimizer.exclude_from_decay", "no regular expression"),
+        ("mnist_cnn", ["optimizer.decay_biases_and_norms=false"], "optimizer.decay_biases_and_norms", "has no effect"),
         ("mnist_cnn", ["optimizer.schedule={name: step}"], "optimizer.schedule.every", "give one of the two"),
     ],
 )

@@ -35,7 +35,10 @@ def by_hand() -> Callable[..., ByHand]:
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
+        amsgrad: bool = False,
         weight_decay: float = 0.0,
+        weight_decay_mode: str = "decoupled",
+        epsilon_placement: str = "paper",
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
@@ -47,7 +50,7 @@ def by_hand() -> Callable[..., ByHand]:
     ) -> ByHand:
         """Kingma & Ba 2015, Algorithm 1; `gradients` has a row per micro-batch, the last window may be incomplete."""
         w = [np.asarray(x, "float64") for x in weights]
-        m, v, averages = ([np.zeros_like(x) for x in w] for _ in range(3))
+        m, v, largest, averages = ([np.zeros_like(x) for x in w] for _ in range(4))
         n = gradient_accumulation_steps
         windows = [gradients[i : i + n] for i in range(0, len(gradients), n)]
         for t, window in enumerate(windows, start=1):
@@ -55,10 +58,16 @@ def by_hand() -> Callable[..., ByHand]:
             gs = [np.mean([np.asarray(micro[i], "float64") for micro in window], axis=0) for i in range(len(w))]
             gs = _clip([g / loss_scale_factor for g in gs], clipnorm, clipvalue, global_clipnorm)
             for i, g in enumerate(gs):
-                w[i] = w[i] - rate * weight_decay * w[i]
+                if weight_decay_mode == "coupled":
+                    g = g + weight_decay * w[i]
+                else:
+                    w[i] = w[i] - rate * weight_decay * w[i]
                 m[i] = beta_1 * m[i] + (1 - beta_1) * g
                 v[i] = beta_2 * v[i] + (1 - beta_2) * g**2
-                w[i] = w[i] - rate * (m[i] / (1 - beta_1**t)) / (np.sqrt(v[i] / (1 - beta_2**t)) + epsilon)
+                largest[i] = np.maximum(largest[i], v[i])
+                v_hat = (largest[i] if amsgrad else v[i]) / (1 - beta_2**t)
+                e = epsilon if epsilon_placement == "paper" else epsilon / np.sqrt(1 - beta_2**t)
+                w[i] = w[i] - rate * (m[i] / (1 - beta_1**t)) / (np.sqrt(v_hat) + e)
                 momentum = ema_momentum if t > 1 else 0
                 averages[i] = momentum * averages[i] + (1 - momentum) * w[i]
                 if use_ema and ema_overwrite_frequency and t % ema_overwrite_frequency == 0:

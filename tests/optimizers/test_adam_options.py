@@ -30,6 +30,10 @@ def assert_close(weights, expected, atol=2e-6):
         {"loss_scale_factor": 1024.0},
         {"use_ema": True, "ema_momentum": 0.9, "ema_overwrite_frequency": 4},
         {"weight_decay": 0.5, "clipnorm": 0.5, "loss_scale_factor": 8.0},
+        {"amsgrad": True},
+        {"weight_decay": 0.5, "weight_decay_mode": "coupled"},
+        {"weight_decay": 0.5, "weight_decay_mode": "coupled", "clipnorm": 0.5, "amsgrad": True},
+        {"epsilon_placement": "hat", "epsilon": 1e-4},
     ],
     ids=str,
 )

@@ -84,9 +84,22 @@ def test_hyperparameters_arrive(name):
         for p in inspect.signature(registry.resolve("optimizers", name)).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     ]
+    others = {
+        "weight_decay_mode": "coupled",
+        "epsilon_placement": "hat",
+        "state_dtype": "float64",
+        "sparse_updates": "lazy",
+        "exclude_from_decay": ["bias"],
+    }
     arguments = {p.name: (not p.default) if isinstance(p.default, bool) else 0.125 for p in keywords}
+    arguments |= {key: value for key, value in others.items() if key in arguments}
     config = make(name, **arguments).get_config()
     assert {key: config[key] for key in arguments} == arguments
+
+
+def test_lazy_rows_and_accumulation_exclude_one_another():
+    with pytest.raises(ToolkitError, match="optimizer.sparse_updates is lazy, but optimizer.gradient_accumulation"):
+        make(sparse_updates="lazy", options={"gradient_accumulation_steps": 2})
 
 
 def test_momentum_is_sgd_with_momentum():

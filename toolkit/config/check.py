@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 from collections.abc import Callable, Collection
@@ -69,7 +70,7 @@ def check(root: Node, name: str, problems: Problems) -> RunConfig:
     schedule = _schedule(root, problems)
     training = _training(root, problems)
     if options is not None:
-        _optimizer_rules(root.value["optimizer"], options, function, problems)
+        _optimizer_rules(root.value["optimizer"], options, optimizer, function, problems)
     problems.raise_if_any()
     if not (head and source and data and model and optimizer and options and training):
         raise RuntimeError("a section could not be built, and no problem was told")
@@ -182,9 +183,20 @@ def _training(root: Node, problems: Problems) -> TrainingOptions | None:
 
 
 def _optimizer_rules(
-    section: Node, options: OptimizerOptions, function: Callable[..., Any] | None, problems: Problems
+    section: Node,
+    options: OptimizerOptions,
+    component: Component | None,
+    function: Callable[..., Any] | None,
+    problems: Problems,
 ) -> None:
     """What no key can say alone."""
+    for key in getattr(function, "needs_weight_decay", ()):
+        given = (
+            component and function and component.arguments[key] != inspect.signature(function).parameters[key].default
+        )
+        if given and not options.weight_decay:
+            text = "has no effect without optimizer.weight_decay: set that, or remove this key"
+            problems.add(section.value[key].place, f"optimizer.{key}", text)
     clips = [key for key in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(options, key) is not None]
     for key in clips[1:]:
         text = f"only one way of clipping can be used, and optimizer.{clips[0]} is set already: remove one of the two"

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from toolkit.optimizers.kernels import Scalars, kernel
+from toolkit.optimizers.kernels import Plans, Rows, Rule, Scalars, Slot, kernel
+
+# Arguments of its own, which `get_config` gives beside those of the base class.
+_ARGUMENTS = (
+    "beta_1",
+    "beta_2",
+    "epsilon",
+    "amsgrad",
+    "weight_decay_mode",
+    "decay_biases_and_norms",
+    "epsilon_placement",
+    "state_dtype",
+    "sparse_updates",
+)
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
@@ -26,6 +40,8 @@ class Adam(keras.optimizers.Optimizer):
     `keras.optimizers.Adam` computes α·m̂ / (√v̂ + ε̂/√(1−β₂ᵗ)) instead, which the paper's section 2 calls "epsilon hat":
     in the first steps its ε is up to 32 times larger, and small gradients move their weights less.
 
+    `epsilon_placement="hat"` does the same; with `epsilon=1e-7` the two give the same numbers.
+
     Moments, moving averages and scalars are float32 where weights are bfloat16 or float16 (there 0.999 is 1, and
     1e-8 is 0), and float64 where weights are float64.
 
@@ -38,8 +54,9 @@ class Adam(keras.optimizers.Optimizer):
         beta_1: β₁, decay of the first moment, in [0, 1).
         beta_2: β₂, decay of the second moment, in [0, 1).
         epsilon: ε, above 0; added to √v̂, so it is in the units of the gradient.
-        weight_decay: λ of θ ← θ − α·λ·θ before the update (AdamW, Loshchilov & Hutter 2019); see
-            `exclude_from_weight_decay`.
+        amsgrad: divide by the root of the largest v so far (Reddi et al. 2018), as torch and Keras do: the maximum is
+            taken before the bias correction.
+        weight_decay: λ; see `weight_decay_mode`.
         clipnorm: largest norm of the gradient of each variable.
         clipvalue: largest absolute value of each element of a gradient.
         global_clipnorm: largest norm of all gradients together. One of the three at most.
@@ -49,6 +66,18 @@ class Adam(keras.optimizers.Optimizer):
         loss_scale_factor: the loss was multiplied by it, the gradients are divided by it.
         gradient_accumulation_steps: micro-batches per step, at least 2.
         name: name of the optimizer.
+        weight_decay_mode: "decoupled": θ ← θ − α·λ·θ before the update (AdamW, Loshchilov & Hutter 2019); "coupled":
+            g ← g + λ·θ after clipping (L2 regularisation, as `torch.optim.Adam` has it).
+        decay_biases_and_norms: False: weights with fewer than two axes (biases, scales and shifts of normalisation)
+            do not decay.
+        exclude_from_decay: regular expressions; a weight whose path (`dense/kernel`) one of them is found in does not
+            decay. `exclude_from_weight_decay` leaves out single variables.
+        epsilon_placement: "paper": √v̂ + ε; "hat": √v + ε before the bias correction of v, as Keras has it.
+        state_dtype: least type of the moments, "float32" or "float64".
+        sparse_updates: what becomes of gradients that name rows (`tf.IndexedSlices`, sparse tensors of torch). "exact":
+            the same numbers as dense gradients, at the same cost; "lazy": rows without gradient stay as they are, with
+            their moments, and do not decay; bias correction counts every step. The two agree where all rows are
+            touched.
 
     Raises:
         ValueError: a value is outside its range; the message names the argument and the value.
@@ -60,6 +89,7 @@ class Adam(keras.optimizers.Optimizer):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
+        amsgrad: bool = False,
         weight_decay: float | None = None,
         clipnorm: float | None = None,
         clipvalue: float | None = None,
@@ -70,12 +100,21 @@ class Adam(keras.optimizers.Optimizer):
         loss_scale_factor: float | None = None,
         gradient_accumulation_steps: int | None = None,
         name: str | None = None,
+        *,
+        weight_decay_mode: str = "decoupled",
+        decay_biases_and_norms: bool = True,
+        exclude_from_decay: Sequence[str] = (),
+        epsilon_placement: str = "paper",
+        state_dtype: str = "float32",
+        sparse_updates: str = "exact",
         **kwargs: Any,
     ) -> None:
         if not callable(learning_rate):
             learning_rate = _number("learning_rate", learning_rate, "0 or more", lambda x: x >= 0)
+        in_double = isinstance(learning_rate, float) and kernel().has_float64()
         super().__init__(
-            learning_rate=learning_rate,
+            # The base class would keep it in float32, 2e-8 off, and changed on its way to disk and back.
+            learning_rate=(lambda: learning_rate) if in_double else learning_rate,
             weight_decay=weight_decay,
             clipnorm=clipnorm,
             clipvalue=clipvalue,
@@ -94,13 +133,21 @@ class Adam(keras.optimizers.Optimizer):
         self.weight_decay: float | None = (
             None if weight_decay is None else _number("weight_decay", weight_decay, "0 or more", lambda x: x >= 0)
         )
-        if isinstance(learning_rate, float):
-            self._keep_rate_in_double(learning_rate)
-
-    def _keep_rate_in_double(self, learning_rate: float) -> None:
-        """Keep α in float64 where there is one: float32 is 2e-8 off, and changes it on its way to disk and back."""
-        if kernel().has_float64():
-            self._untrack_variable(self._learning_rate)
+        self.amsgrad = bool(amsgrad)
+        self.weight_decay_mode = _choice("weight_decay_mode", weight_decay_mode, ("decoupled", "coupled"))
+        self.decay_biases_and_norms = bool(decay_biases_and_norms)
+        self.exclude_from_decay = _patterns(exclude_from_decay)
+        self.epsilon_placement = _choice("epsilon_placement", epsilon_placement, ("paper", "hat"))
+        self.state_dtype = _choice("state_dtype", state_dtype, ("float32", "float64"))
+        if self.state_dtype == "float64" and not kernel().has_float64():
+            raise ValueError("state_dtype is 'float64', which this backend does not have: use 'float32'.")
+        self.sparse_updates = _choice("sparse_updates", sparse_updates, ("exact", "lazy"))
+        if self.sparse_updates == "lazy" and gradient_accumulation_steps:
+            raise ValueError(
+                "sparse_updates is 'lazy', but with gradient_accumulation_steps gradients are held dense: use 'exact'."
+            )
+        self._plans = Plans()
+        if in_double:
             self._learning_rate: Any = self.add_variable(
                 (),
                 # Not Keras's `Constant`, which goes through float32.
@@ -117,9 +164,10 @@ class Adam(keras.optimizers.Optimizer):
         if self.gradient_accumulation_steps and any(self._overwrite_variable_with_gradient(v) for v in var_list):
             raise ValueError("gradient_accumulation_steps cannot be used with float8 weights: leave it out.")
         super().build(var_list)
-        self._first_moments, self._second_moments = self.add_optimizer_variables(
-            var_list, ["first_moment", "second_moment"]
-        )
+        names = ["first_moment", "second_moment", "largest_second_moment"][: 3 if self.amsgrad else 2]
+        moments = self.add_optimizer_variables(var_list, names)
+        self._first_moments, self._second_moments = moments[:2]
+        self._largest_second_moments = moments[2] if self.amsgrad else [None] * len(var_list)
         if self.gradient_accumulation_steps:
             self._held = self.add_variable((), dtype="int", aggregation="only_first_replica", name="held_micro_batches")
             self._held_indices = tuple(range(len(var_list)))
@@ -127,8 +175,12 @@ class Adam(keras.optimizers.Optimizer):
     def add_variable(self, shape: Any, initializer: Any = "zeros", dtype: Any = None, **kwargs: Any) -> Any:
         """As in the base class, but nothing is kept in half precision: there a moving average does not move."""
         if dtype is not None:
-            dtype = _at_least_float32(dtype)
+            dtype = self._wide(dtype)
         return super().add_variable(shape, initializer=initializer, dtype=dtype, **kwargs)
+
+    def _wide(self, dtype: Any) -> str:
+        name: str = keras.backend.standardize_dtype(dtype)
+        return self.state_dtype if name in ("float16", "bfloat16", "float32") else name
 
     @property
     def iterations(self) -> Any:
@@ -139,9 +191,9 @@ class Adam(keras.optimizers.Optimizer):
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         """Take a step with one gradient per variable, or, with accumulation, hold the gradients of a micro-batch."""
-        # Dense and wide first: norms of repeated rows, or of float16, would clip wrongly.
-        dense = [None if g is None else kernel().dense(g) for g in grads]
-        super().apply(dense, trainable_variables)
+        # Repeated rows are summed and float16 made wide before clipping: their norms would be wrong.
+        lazy = self.sparse_updates == "lazy"
+        super().apply([None if g is None else kernel().prepare(g, lazy) for g in grads], trainable_variables)
 
     def _backend_apply_gradients(self, grads: Sequence[Any], trainable_variables: Sequence[Any]) -> None:
         if not self.gradient_accumulation_steps:
@@ -212,14 +264,22 @@ class Adam(keras.optimizers.Optimizer):
             rate = ops.convert_to_tensor(self.learning_rate, dtype)  # `cast` takes a number through float32
             root = ops.sqrt(_one_minus_power(self.beta_2, t))
             step_size = rate * root / _one_minus_power(self.beta_1, t)
-            decay = None if self.weight_decay is None else self.weight_decay * rate
-            scalars[dtype] = Scalars(self.beta_1, self.beta_2, step_size, self.epsilon * root, decay)
+            epsilon = self.epsilon * (root if self.epsilon_placement == "paper" else ops.ones_like(root))
+            decay = (self.weight_decay or 0.0) * (
+                rate if self.weight_decay_mode == "decoupled" else ops.ones_like(rate)
+            )
+            turned = kernel().turned(self._rule(), t, rate) if dtype == "float32" else None
+            scalars[dtype] = Scalars(step_size, epsilon, decay, turned)
         return scalars
+
+    def _rule(self) -> Rule:
+        hat, coupled = self.epsilon_placement == "hat", self.weight_decay_mode == "coupled"
+        return Rule(self.beta_1, self.beta_2, self.epsilon, hat=hat, coupled=coupled)
 
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        if keras.backend.backend() == "tensorflow":
+        if kernel().is_distributed(self):
             # The base class hands each variable to `update_step` by way of `tf.distribute`.
             super()._backend_update_step(grads, trainable_variables, learning_rate)
         else:
@@ -230,11 +290,28 @@ class Adam(keras.optimizers.Optimizer):
         self._update_variables([gradient], [variable], learning_rate)
 
     def _update_variables(self, grads: Sequence[Any], variables: Sequence[Any], scalars: dict[str, Scalars]) -> None:
-        indices = [self._get_variable_index(v) for v in variables]
-        first = [self._first_moments[i] for i in indices]
-        second = [self._second_moments[i] for i in indices]
-        decays = [self.weight_decay is not None and self._use_weight_decay(v) for v in variables]
-        kernel().update(variables, first, second, grads, scalars, decays)
+        slots = []
+        for variable, gradient in zip(variables, grads, strict=True):
+            i = self._get_variable_index(variable)
+            m, v, largest = self._first_moments[i], self._second_moments[i], self._largest_second_moments[i]
+            slots.append(Slot(variable, m, v, largest, gradient, self._decays(i)))
+        kernel().update(slots, self._rule(), scalars, self._plans)
+
+    def _decays(self, index: int) -> bool:
+        if not self.weight_decay:
+            return False
+        variable = self._trainable_variables[index]
+        if not self.decay_biases_and_norms and len(variable.shape) < 2:
+            return False
+        path = getattr(variable, "path", variable.name)
+        excluded = any(re.search(pattern, path) for pattern in self.exclude_from_decay)
+        return not excluded and bool(self._use_weight_decay(variable))
+
+    def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
+        """As in the base class; of gradients that name rows the rows are clipped."""
+        clipped = super()._clip_gradients([g.values if isinstance(g, Rows) else g for g in grads])
+        pairs = zip(grads, clipped, strict=True)
+        return [Rows(g.indices, values) if isinstance(g, Rows) else values for g, values in pairs]
 
     # --- moving average of the weights -------------------------------------------------------------------------------
 
@@ -254,8 +331,33 @@ class Adam(keras.optimizers.Optimizer):
     def get_config(self) -> dict[str, Any]:
         """All arguments, as plain values."""
         config: dict[str, Any] = super().get_config()
-        config.update(beta_1=self.beta_1, beta_2=self.beta_2, epsilon=self.epsilon)
+        config.update({name: getattr(self, name) for name in _ARGUMENTS})
+        config["exclude_from_decay"] = list(self.exclude_from_decay)
         return config
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def load_own_variables(self, store: Any) -> None:
+        """Take the state that `save_own_variables` wrote: all of it or none.
+
+        Raises:
+            ValueError: a variable is missing, left over or of another shape; the message names it.
+        """
+        variables = {str(i): variable for i, variable in enumerate(self.variables)}
+        given = list(store.keys())
+        faults = [f"lacks {variable.path}" for key, variable in variables.items() if key not in given]
+        faults += [f"has a variable {key} too much" for key in given if key not in variables]
+        for key, variable in variables.items():
+            if key in given and tuple(store[key].shape) != tuple(variable.shape):
+                faults.append(f"has {variable.path} as {tuple(store[key].shape)}, not {tuple(variable.shape)}")
+        if faults:
+            more = f" and {len(faults) - 5} faults more" if len(faults) > 5 else ""
+            built = "" if self.built else "; this optimizer is not built: call build(model.trainable_variables) first"
+            raise ValueError(
+                f"The state saved for {self.name!r} does not fit: it {', '.join(faults[:5])}{more}{built}."
+            )
+        for key, variable in variables.items():
+            variable.assign(store[key])
 
 
 def _number(argument: str, value: Any, rule: str, holds: Any) -> float:
@@ -268,9 +370,21 @@ def _number(argument: str, value: Any, rule: str, holds: Any) -> float:
     return number
 
 
-def _at_least_float32(dtype: Any) -> str:
-    name: str = keras.backend.standardize_dtype(dtype)
-    return "float32" if name in ("float16", "bfloat16") else name
+def _choice(argument: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(f"{argument} must be one of {', '.join(map(repr, choices))}, but it is {value!r}.")
+    return str(value)
+
+
+def _patterns(patterns: Any) -> tuple[str, ...]:
+    try:
+        if isinstance(patterns, str):
+            raise TypeError("it is one text")
+        return tuple(re.compile(pattern).pattern for pattern in patterns)
+    except (TypeError, re.error) as error:
+        raise ValueError(
+            f"exclude_from_decay must be a list of regular expressions, but it is {patterns!r} ({error})."
+        ) from error
 
 
 def _one_minus_power(beta: float, t: Any) -> Any:

@@ -7,8 +7,9 @@ by keyword; a registered schedule takes the peak and the run's length by positio
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from toolkit import registry
 from toolkit.errors import ToolkitError
@@ -69,6 +70,13 @@ def adam(
     beta_1: Beta = 0.9,
     beta_2: Beta = 0.999,
     epsilon: Positive = 1e-8,
+    amsgrad: bool = False,
+    weight_decay_mode: Literal["decoupled", "coupled"] = "decoupled",
+    decay_biases_and_norms: bool = True,
+    exclude_from_decay: tuple[str, ...] = (),
+    epsilon_placement: Literal["paper", "hat"] = "paper",
+    state_dtype: Literal["float32", "float64"] = "float32",
+    sparse_updates: Literal["exact", "lazy"] = "exact",
 ) -> Any:
     """Adam, Algorithm 1 of Kingma & Ba 2015.
 
@@ -78,13 +86,53 @@ def adam(
         beta_1: decay of the first moment, the mean of the gradients.
         beta_2: decay of the second moment, the mean of their squares.
         epsilon: added to the root of the second moment, after bias correction.
+        amsgrad: divide by the root of the largest second moment so far (Reddi et al. 2018).
+        weight_decay_mode: decoupled: weights shrink by themselves (AdamW); coupled: the decay is part of the gradient.
+        decay_biases_and_norms: false: weights with fewer than two axes do not decay.
+        exclude_from_decay: regular expressions; a weight in whose path one is found does not decay.
+        epsilon_placement: hat: add epsilon before bias correction, as Keras does.
+        state_dtype: least type of the moments.
+        sparse_updates: lazy: rows of an embedding that a batch does not use stay as they are, which is faster.
+
+    Raises:
+        ToolkitError: lazy updates together with gradient accumulation.
     """
     from toolkit.optimizers.adam import Adam
 
-    return Adam(learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, **(options or {}))
+    if sparse_updates == "lazy" and (options or {}).get("gradient_accumulation_steps"):
+        raise ToolkitError(
+            "optimizer.sparse_updates is lazy, but optimizer.gradient_accumulation_steps holds gradients of all rows: "
+            "leave out one of the two."
+        )
+    return Adam(
+        learning_rate=learning_rate,
+        beta_1=beta_1,
+        beta_2=beta_2,
+        epsilon=epsilon,
+        amsgrad=amsgrad,
+        weight_decay_mode=weight_decay_mode,
+        decay_biases_and_norms=decay_biases_and_norms,
+        exclude_from_decay=exclude_from_decay,
+        epsilon_placement=epsilon_placement,
+        state_dtype=state_dtype,
+        sparse_updates=sparse_updates,
+        **(options or {}),
+    )
 
 
+def _check_adam(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What shows without the data: (key, what is wrong)."""
+    for pattern in arguments["exclude_from_decay"]:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            return [("exclude_from_decay", f"{pattern!r} is no regular expression ({error}): correct it")]
+    return []
+
+
+adam.check = _check_adam  # type: ignore[attr-defined]
 adam.supports_accumulation = True  # type: ignore[attr-defined]
+adam.needs_weight_decay = ("weight_decay_mode", "decay_biases_and_norms", "exclude_from_decay")  # type: ignore[attr-defined]
 
 
 def sgd(options: Options | None = None, *, learning_rate: Rate = 0.01) -> Any:

@@ -1,14 +1,16 @@
 """The update of Adam, a module per backend, each with the same functions.
 
 - `has_float64()`: whether a scalar can be float64.
-- `dense(gradient)`: the gradient as a dense tensor, in float32 where it came in half precision.
-- `update(variables, first_moments, second_moments, gradients, scalars, decays)`: one step, in place; `decays` tells
-  which variables decay.
+- `is_distributed(optimizer)`: whether its variables have a copy per replica.
+- `turned(rule, t, rate)`: the numbers of a step for its fused kernel, see `Turns`; None where that cannot be used.
+- `prepare(gradient, lazy)`: the gradient, in float32 where it came in half precision; dense, or, with `lazy`, as `Rows`
+  where it names rows (repeated ones summed).
+- `update(slots, rule, scalars, plans)`: one step of every slot, in place.
 - `when(condition, action, variables)`: run `action`, which changes nothing but `variables`, if `condition` holds.
 - `overwrite(variables, values)`: θ ← value, never sharing memory with it.
 
-All compute in the type of the moments, which is at least float32. `scalars` maps that type to the numbers of a step;
-in the paper's letters β₁, β₂ and
+All compute in the type of the moments, which is at least float32. `scalars` maps that type to the numbers of a step,
+in the paper's letters
 
     α_t = α·√(1−β₂ᵗ)/(1−β₁ᵗ),  ε_t = ε·√(1−β₂ᵗ)
 
@@ -24,19 +26,96 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 
 
-class Scalars(NamedTuple):
-    """The numbers of one step."""
+class Slot(NamedTuple):
+    """A weight and what belongs to it."""
+
+    theta: Any
+    m: Any
+    v: Any
+    largest: Any  # the largest v so far, or None without AMSGrad
+    gradient: Any
+    decays: bool
+
+
+class Rule(NamedTuple):
+    """What is the same in every step."""
 
     beta_1: float
     beta_2: float
-    step_size: Any
-    epsilon: Any
-    decay: Any  # α·λ, or None without weight decay
+    epsilon: float
+    hat: bool  # ε is used as it is, not times √(1−β₂ᵗ)
+    coupled: bool  # the decay is part of the gradient
+
+
+class Scalars(NamedTuple):
+    """The numbers of one step, of one type."""
+
+    step_size: Any  # α_t
+    epsilon: Any  # ε_t
+    decay: Any  # α·λ; λ where it is coupled
+    turned: Any  # the same for a fused kernel, as the backend's module likes it, or None
+
+
+class Turns(NamedTuple):
+    """1−β as a whole number of units of float32, in turns: `low` of them in most steps, one more in every so many.
+
+    The fused kernels of TensorFlow and torch know β as a float32 and form 1−β from it. 0.999 is no float32, and its
+    nearest neighbour puts 1−β, and with it v, 1.3e-5 off, in every step to the same side. The neighbours below and
+    above in turns are right on average, so what one step is off (3e-5 of its size at most) does not add up, and the bias
+    correction divides by the product of those that were used.
+    """
+
+    low: int
+    often: float
+
+    @classmethod
+    def of(cls, beta: float) -> Turns | None:
+        """None where turns are no good: below 1/2 float32 is finer, and near 1 its neighbours are too far apart."""
+        share = (1 - beta) / _UNIT
+        if beta < 0.5 or share < _FEWEST_UNITS:
+            return None
+        return cls(math.floor(share), share - math.floor(share))
+
+    def beta(self, t: Any, floor: Callable[[Any], Any]) -> Any:
+        """β of step t (from 1), which a float32 holds exactly."""
+        return 1 - _UNIT * (self.low + self._highs(t, floor) - self._highs(t - 1, floor))
+
+    def one_minus_product(self, t: Any, floor: Callable[[Any], Any], expm1: Callable[[Any], Any]) -> Any:
+        """1 − the product of the β of all steps up to t."""
+        highs = self._highs(t, floor)
+        low, high = math.log1p(-_UNIT * self.low), math.log1p(-_UNIT * (self.low + 1))
+        return -expm1((t - highs) * low + highs * high)
+
+    def _highs(self, t: Any, floor: Callable[[Any], Any]) -> Any:
+        return floor(t * self.often + 0.5)
+
+
+_UNIT = 2.0**-24  # what float32 counts in between 1/2 and 1
+_FEWEST_UNITS = 16_000  # β = 0.999 has 16,777
+
+
+class Rows:
+    """A gradient of some rows of a weight: `values[i]` belongs to row `indices[i]`; no row stands there twice."""
+
+    def __init__(self, indices: Any, values: Any) -> None:
+        self.indices, self.values = indices, values
+
+    def __truediv__(self, scale: Any) -> Rows:  # what the base class does to undo loss scaling
+        return Rows(self.indices, self.values / scale)
+
+
+class Plans:
+    """What a kernel keeps for one optimizer from step to step. No plain dict: Keras would take it for state."""
+
+    def __init__(self) -> None:
+        self.made: dict[Any, Any] = {}
 
 
 @functools.cache

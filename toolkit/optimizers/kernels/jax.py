@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.experimental.sparse
 import keras
 from keras import ops
 
-from toolkit.optimizers.kernels import Scalars
+from toolkit.optimizers.kernels import Plans, Rule, Scalars, Slot
 
 
 def has_float64() -> bool:
@@ -17,30 +18,39 @@ def has_float64() -> bool:
     return bool(jax.config.jax_enable_x64)
 
 
-def dense(gradient: Any) -> Any:
-    """The gradient, at least float32."""
+def is_distributed(optimizer: Any) -> bool:
+    """Whether its variables have a copy per replica: never."""
+    return False
+
+
+def turned(rule: Rule, t: Any, rate: Any) -> None:
+    """Nothing: XLA keeps 1−β as it is given."""
+
+
+def prepare(gradient: Any, lazy: bool) -> Any:
+    """The gradient, dense and at least float32. Autodiff gives none that names rows, but a person may."""
+    if isinstance(gradient, jax.experimental.sparse.JAXSparse):
+        gradient = gradient.todense()
     half = keras.backend.standardize_dtype(gradient.dtype) in ("float16", "bfloat16")
     return ops.cast(gradient, "float32") if half else gradient
 
 
-def update(
-    variables: Sequence[Any],
-    first_moments: Sequence[Any],
-    second_moments: Sequence[Any],
-    gradients: Sequence[Any],
-    scalars: Mapping[str, Scalars],
-    decays: Sequence[bool],
-) -> None:
-    """One step of every variable, in place."""
-    for theta, m, v, g, decays_too in zip(variables, first_moments, second_moments, gradients, decays, strict=True):
+def update(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scalars], plans: Plans) -> None:
+    """One step of every slot, in place."""
+    for theta, m, v, largest, g, decays in slots:
         s = scalars[m.dtype]
-        g = ops.cast(g, m.dtype)
-        m.assign(_average(m, g, s.beta_1))
-        v.assign(_average(v, ops.square(g), s.beta_2))
-        wide = ops.cast(theta, m.dtype)
-        wide = wide - s.decay * wide if decays_too else wide
+        g, wide = ops.cast(g, m.dtype), ops.cast(theta, m.dtype)
+        if decays and rule.coupled:
+            g = g + s.decay * wide
+        elif decays:
+            wide = wide - s.decay * wide
+        m.assign(_average(m, g, rule.beta_1))
+        v.assign(_average(v, ops.square(g), rule.beta_2))
+        if largest is not None:
+            largest.assign(ops.maximum(largest, v))
+        root = ops.sqrt(v if largest is None else largest)
         # `assign` rounds to the type of θ, once
-        theta.assign(wide - s.step_size * m / (ops.sqrt(v) + s.epsilon))
+        theta.assign(wide - s.step_size * m / (root + s.epsilon))
 
 
 def _average(moment: Any, value: Any, beta: float) -> Any:

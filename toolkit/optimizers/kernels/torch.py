@@ -1,14 +1,19 @@
-"""The update on torch: its `foreach` operations, one call for all variables of a type."""
+"""The update on torch: its fused kernel on the CPU, `foreach` operations elsewhere and where types differ.
+
+The fused kernel decays v by β₂ as a float32: `Turns`. Its m is `lerp`'s, exact as it is.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import torch
+from torch.optim.adam import adam as torch_adam
 
-from toolkit.optimizers.kernels import Scalars
+from toolkit.optimizers.kernels import Plans, Rows, Rule, Scalars, Slot, Turns
 
 
 def has_float64() -> bool:
@@ -16,45 +21,162 @@ def has_float64() -> bool:
     return str(torch.get_default_device().type) != "mps"
 
 
-def dense(gradient: Any) -> Any:
-    """Sparse gradients of `torch.nn.Embedding(sparse=True)` are summed into a dense one."""
-    gradient = gradient.to_dense() if gradient.is_sparse else gradient
-    return gradient.float() if gradient.dtype in (torch.float16, torch.bfloat16) else gradient
+def is_distributed(optimizer: Any) -> bool:
+    """Whether its variables have a copy per replica: never."""
+    return False
+
+
+def prepare(gradient: Any, lazy: bool) -> Any:
+    """The gradient, at least float32; that of `torch.nn.Embedding(sparse=True)` with repeated rows summed."""
+    if gradient.is_sparse and lazy:
+        gradient = gradient.coalesce()
+        return Rows(gradient.indices()[0], _widen(gradient.values()))
+    return _widen(gradient.to_dense() if gradient.is_sparse else gradient)
+
+
+def _widen(values: Any) -> Any:
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def update(
-    variables: Sequence[Any],
-    first_moments: Sequence[Any],
-    second_moments: Sequence[Any],
-    gradients: Sequence[Any],
-    scalars: Mapping[str, Scalars],
-    decays: Sequence[bool],
-) -> None:
-    """One step of every variable, in place."""
+def update(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scalars], plans: Plans) -> None:
+    """One step of every slot, in place."""
     for dtype, s in scalars.items():
-        chosen = [i for i, m in enumerate(first_moments) if m.dtype == dtype]
+        mine = [slot for slot in slots if slot.m.dtype == dtype]
+        fused = [slot for slot in mine if s.turned and _fits_fused(slot)]
+        if fused:
+            _fused(fused, rule, s)
+        # The others' weights, moments and gradients: whole, or copies of rows that are put back.
+        others = [_Part.of(slot) for slot in mine if not (s.turned and _fits_fused(slot))]
+        if others:
+            _foreach(others, rule, s)
+            for part in others:
+                part.put_back()
+
+
+# --- the fused kernel -------------------------------------------------------------------------------------------------
+
+
+class Turned(NamedTuple):
+    """Numbers of a step for the fused kernel."""
+
+    beta_2: float
+    step_size: float
+    epsilon: float
+
+
+def turned(rule: Rule, t: Any, rate: Any) -> Turned | None:
+    """For the CPU; on an accelerator asking for t would wait for all its work, and the plain formula is used."""
+    turns = Turns.of(rule.beta_2)
+    if turns is None or t.device.type != "cpu":
+        return None
+    t = int(t.item())
+    root = math.sqrt(turns.one_minus_product(t, math.floor, math.expm1))
+    step_size = float(rate.item()) * root / (1 - rule.beta_1**t)
+    return Turned(turns.beta(t, math.floor), step_size, rule.epsilon * (1 if rule.hat else root))
+
+
+def _fits_fused(slot: Slot) -> bool:
+    theta, gradient = slot.theta.value, slot.gradient
+    return (
+        not isinstance(gradient, Rows)
+        and theta.device.type == "cpu"
+        and theta.dtype == slot.m.value.dtype == gradient.dtype == torch.float32
+        and theta.is_contiguous()
+    )
+
+
+def _fused(slots: Sequence[Slot], rule: Rule, s: Scalars) -> None:
+    decaying = [slot.theta.value for slot in slots if slot.decays]
+    if decaying and not rule.coupled:
+        _decay(decaying, s)
+    for decays in (False, True):
+        chosen = [slot for slot in slots if (slot.decays and rule.coupled) == decays]
         if not chosen:
             continue
-        thetas = [variables[i].value for i in chosen]
-        ms = [first_moments[i].value for i in chosen]
-        vs = [second_moments[i].value for i in chosen]
-        gs = [gradients[i].to(ms[0].dtype) for i in chosen]
-        # `lerp` takes the one or the other form of the average by itself, at a weight of 1/2.
-        torch._foreach_lerp_(ms, gs, 1 - s.beta_1)
-        torch._foreach_lerp_(vs, torch._foreach_mul(gs, gs), 1 - s.beta_2)
-        denominators = torch._foreach_sqrt(vs)
-        torch._foreach_add_(denominators, s.epsilon)
-        wide = [theta.to(ms[0].dtype) for theta in thetas]  # the same memory where the types agree
-        decaying = [theta for theta, i in zip(wide, chosen, strict=True) if decays[i]]
-        if decaying:  # not θ·(1 − decay), as Keras has it: in float32 that loses the last digits of a small decay
-            torch._foreach_sub_(decaying, torch._foreach_mul(decaying, s.decay))
-        if s.step_size.device.type == "cpu":
-            torch._foreach_addcdiv_(wide, ms, denominators, value=-s.step_size.item())
-        else:  # the step's size stays a tensor: asking an accelerator for its value would wait for all its work
-            torch._foreach_sub_(wide, torch._foreach_div(torch._foreach_mul(ms, s.step_size), denominators))
-        if any(theta.dtype != ms[0].dtype for theta in thetas):
-            torch._foreach_copy_(thetas, wide)
+        torch_adam(
+            [slot.theta.value for slot in chosen],
+            [slot.gradient.contiguous() for slot in chosen],
+            [slot.m.value for slot in chosen],
+            [slot.v.value for slot in chosen],
+            [slot.largest.value for slot in chosen if slot.largest is not None],
+            # So late a step that the kernel's own bias correction is 1; `lr` and `eps` hold ours.
+            [torch.tensor(1e30) for _ in chosen],
+            fused=True,
+            amsgrad=chosen[0].largest is not None,
+            beta1=rule.beta_1,
+            beta2=s.turned.beta_2,
+            lr=s.turned.step_size,
+            eps=s.turned.epsilon,
+            weight_decay=float(s.decay.item()) if decays else 0.0,
+            maximize=False,
+        )
+
+
+def _decay(thetas: Sequence[Any], s: Scalars) -> None:
+    """Not θ·(1 − decay), as Keras and torch have it: in float32 that loses the last digits of a small decay."""
+    torch._foreach_sub_(thetas, torch._foreach_mul(thetas, s.decay))
+
+
+# --- the plain formula ------------------------------------------------------------------------------------------------
+
+
+class _Part(NamedTuple):
+    """What the plain formula works on: a slot's tensors, or of a gradient of rows copies of these."""
+
+    slot: Slot
+    theta: Any
+    m: Any
+    v: Any
+    largest: Any
+    gradient: Any
+
+    @classmethod
+    def of(cls, slot: Slot) -> _Part:
+        variables = slot.theta, slot.m, slot.v, slot.largest
+        tensors: list[Any] = [None if x is None else x.value for x in variables]
+        gradient = slot.gradient
+        if isinstance(gradient, Rows):
+            tensors = [None if x is None else x[gradient.indices] for x in tensors]
+            gradient = gradient.values
+        theta, m, v, largest = tensors
+        return cls(slot, theta.to(m.dtype), m, v, largest, gradient.to(m.dtype))
+
+    def put_back(self) -> None:
+        gradient = self.slot.gradient
+        pairs = zip((self.slot.theta, self.slot.m, self.slot.v, self.slot.largest), self[1:5], strict=True)
+        for variable, new in pairs:
+            if variable is None or variable.value is new:
+                continue
+            if isinstance(gradient, Rows):
+                variable.value.index_copy_(0, gradient.indices, new.to(variable.value.dtype))
+            else:
+                variable.value.copy_(new)
+
+
+def _foreach(parts: Sequence[_Part], rule: Rule, s: Scalars) -> None:
+    thetas, ms, vs = [p.theta for p in parts], [p.m for p in parts], [p.v for p in parts]
+    gs = [p.gradient for p in parts]
+    decaying = [i for i, p in enumerate(parts) if p.slot.decays]
+    if decaying and rule.coupled:
+        pulls = torch._foreach_mul([thetas[i] for i in decaying], s.decay)
+        for i, pull in zip(decaying, pulls, strict=True):
+            gs[i] = gs[i] + pull
+    elif decaying:
+        _decay([thetas[i] for i in decaying], s)
+    # `lerp` takes the one or the other form of the average by itself, at a weight of 1/2.
+    torch._foreach_lerp_(ms, gs, 1 - rule.beta_1)
+    torch._foreach_lerp_(vs, torch._foreach_mul(gs, gs), 1 - rule.beta_2)
+    if parts[0].largest is not None:
+        largest = [p.largest for p in parts]
+        torch._foreach_maximum_(largest, vs)
+        vs = largest
+    denominators = torch._foreach_sqrt(vs)
+    torch._foreach_add_(denominators, s.epsilon)
+    if s.step_size.device.type == "cpu":
+        torch._foreach_addcdiv_(thetas, ms, denominators, value=-s.step_size.item())
+    else:  # the step's size stays a tensor: asking an accelerator for its value would wait for all its work
+        torch._foreach_sub_(thetas, torch._foreach_div(torch._foreach_mul(ms, s.step_size), denominators))
 
 
 def when(condition: Any, action: Callable[[], None], variables: Sequence[Any]) -> None:
