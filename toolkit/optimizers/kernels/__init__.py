@@ -66,10 +66,10 @@ class Scalars(NamedTuple):
 class Turns(NamedTuple):
     """1−β as a whole number of units of float32, in turns: `low` of them in most steps, one more in every so many.
 
-    The fused kernels of TensorFlow and torch know β as a float32 and form 1−β from it. 0.999 is no float32, and its
-    nearest neighbour puts 1−β, and with it v, 1.3e-5 off, in every step to the same side. The neighbours below and
-    above in turns are right on average, so what one step is off (3e-5 of its size at most) does not add up, and the bias
-    correction divides by the product of those that were used.
+    TensorFlow's fused kernel knows β as a float32 and forms 1−β from it. 0.999 is no float32, and its nearest neighbour
+    puts 1−β, and with it v, 1.3e-5 off, in every step to the same side. The neighbours below and above in turns are
+    right on average, so that what one step is off does not add up over hundreds, and the bias correction divides by the
+    product of those that were used.
     """
 
     low: int

@@ -1,6 +1,6 @@
 """The update on torch: its fused kernel on the CPU, `foreach` operations elsewhere and where types differ.
 
-The fused kernel decays v by β₂ as a float32: `Turns`. Its m is `lerp`'s, exact as it is.
+The fused kernel takes 1−β in double precision, and its m is that of `lerp`; only v decays by a float32 (`_drift`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import keras
 import torch
 from torch.optim.adam import adam as torch_adam
 
-from toolkit.optimizers.kernels import Plans, Rows, Rule, Scalars, Slot, Turns
+from toolkit.optimizers.kernels import Plans, Rows, Rule, Scalars, Slot
 
 
 def has_float64() -> bool:
@@ -60,20 +60,34 @@ def update(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scalars], pl
 class Turned(NamedTuple):
     """Numbers of a step for the fused kernel."""
 
-    beta_2: float
     step_size: float
     epsilon: float
+    drift: float | None  # what v has to be multiplied by before this step
 
 
 def turned(rule: Rule, t: Any, rate: Any) -> Turned | None:
     """For the CPU; on an accelerator asking for t would wait for all its work, and the plain formula is used."""
-    turns = Turns.of(rule.beta_2)
-    if turns is None or t.device.type != "cpu":
+    if t.device.type != "cpu":
         return None
     t = int(t.item())
-    root = math.sqrt(turns.one_minus_product(t, math.floor, math.expm1))
+    root = math.sqrt(-math.expm1(t * math.log(rule.beta_2)) if rule.beta_2 else 1.0)
     step_size = float(rate.item()) * root / (1 - rule.beta_1**t)
-    return Turned(turns.beta(t, math.floor), step_size, rule.epsilon * (1 if rule.hat else root))
+    return Turned(step_size, rule.epsilon * (1 if rule.hat else root), _drift(rule.beta_2, t))
+
+
+def _drift(beta_2: float, t: int) -> float | None:
+    """The kernel decays v by β₂ as a float32, up to 3e-8 off. Every so many steps that is set right.
+
+    Not in each: by less than some units of its last digit a float32 cannot be changed truly.
+    """
+    off = float(torch.tensor(beta_2, dtype=torch.float32)) / beta_2 - 1 if beta_2 else 0.0
+    if abs(off) < 1e-12:
+        return None
+    period = math.ceil(_DRIFT / abs(off))
+    return (1 + off) ** -period if t % period == 0 else None
+
+
+_DRIFT = 5e-7
 
 
 def _fits_fused(slot: Slot) -> bool:
@@ -90,6 +104,8 @@ def _fused(slots: Sequence[Slot], rule: Rule, s: Scalars) -> None:
     decaying = [slot.theta.value for slot in slots if slot.decays]
     if decaying and not rule.coupled:
         _decay(decaying, s)
+    if s.turned.drift is not None:
+        torch._foreach_mul_([slot.v.value for slot in slots], s.turned.drift)
     for decays in (False, True):
         chosen = [slot for slot in slots if (slot.decays and rule.coupled) == decays]
         if not chosen:
@@ -105,7 +121,7 @@ def _fused(slots: Sequence[Slot], rule: Rule, s: Scalars) -> None:
             fused=True,
             amsgrad=chosen[0].largest is not None,
             beta1=rule.beta_1,
-            beta2=s.turned.beta_2,
+            beta2=rule.beta_2,
             lr=s.turned.step_size,
             eps=s.turned.epsilon,
             weight_decay=float(s.decay.item()) if decays else 0.0,
