@@ -41,17 +41,27 @@ def _widen(values: Any) -> Any:
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def update(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scalars], plans: Plans) -> None:
     """One step of every slot, in place."""
+    # Read once: Keras's `value` takes longer than the update of a small weight.
+    raw = [slot._replace(**{name: _tensor(getattr(slot, name)) for name in _VARIABLES}) for slot in slots]
     for dtype, s in scalars.items():
-        mine = [slot for slot in slots if slot.m.dtype == dtype]
-        fused = [slot for slot in mine if s.turned and _fits_fused(slot)]
+        mine = [slot for slot in raw if slot.m.dtype == getattr(torch, dtype)]
+        fitting = [s.turned is not None and _fits_fused(slot) for slot in mine]
+        fused = [slot for slot, fits in zip(mine, fitting, strict=True) if fits]
         if fused:
             _fused(fused, rule, s)
         # The others' weights, moments and gradients: whole, or copies of rows that are put back.
-        others = [_Part.of(slot) for slot in mine if not (s.turned and _fits_fused(slot))]
+        others = [_Part.of(slot) for slot, fits in zip(mine, fitting, strict=True) if not fits]
         if others:
             _foreach(others, rule, s)
             for part in others:
                 part.put_back()
+
+
+_VARIABLES = ("theta", "m", "v", "largest")
+
+
+def _tensor(variable: Any) -> Any:
+    return None if variable is None else variable.value
 
 
 # --- the fused kernel -------------------------------------------------------------------------------------------------
@@ -91,33 +101,33 @@ _DRIFT = 5e-7
 
 
 def _fits_fused(slot: Slot) -> bool:
-    theta, gradient = slot.theta.value, slot.gradient
+    theta, gradient = slot.theta, slot.gradient
     return (
         not isinstance(gradient, Rows)
         and theta.device.type == "cpu"
-        and theta.dtype == slot.m.value.dtype == gradient.dtype == torch.float32
+        and theta.dtype == slot.m.dtype == gradient.dtype == torch.float32
         and theta.is_contiguous()
     )
 
 
 def _fused(slots: Sequence[Slot], rule: Rule, s: Scalars) -> None:
-    decaying = [slot.theta.value for slot in slots if slot.decays]
+    decaying = [slot.theta for slot in slots if slot.decays]
     if decaying and not rule.coupled:
         _decay(decaying, s)
     if s.turned.drift is not None:
-        torch._foreach_mul_([slot.v.value for slot in slots], s.turned.drift)
+        torch._foreach_mul_([slot.v for slot in slots], s.turned.drift)
     for decays in (False, True):
         chosen = [slot for slot in slots if (slot.decays and rule.coupled) == decays]
         if not chosen:
             continue
         torch_adam(
-            [slot.theta.value for slot in chosen],
+            [slot.theta for slot in chosen],
             [slot.gradient.contiguous() for slot in chosen],
-            [slot.m.value for slot in chosen],
-            [slot.v.value for slot in chosen],
-            [slot.largest.value for slot in chosen if slot.largest is not None],
+            [slot.m for slot in chosen],
+            [slot.v for slot in chosen],
+            [slot.largest for slot in chosen if slot.largest is not None],
             # So late a step that the kernel's own bias correction is 1; `lr` and `eps` hold ours.
-            [torch.tensor(1e30) for _ in chosen],
+            [torch.tensor(1e30)] * len(chosen),
             fused=True,
             amsgrad=chosen[0].largest is not None,
             beta1=rule.beta_1,
@@ -149,8 +159,7 @@ class _Part(NamedTuple):
 
     @classmethod
     def of(cls, slot: Slot) -> _Part:
-        variables = slot.theta, slot.m, slot.v, slot.largest
-        tensors: list[Any] = [None if x is None else x.value for x in variables]
+        tensors: list[Any] = [getattr(slot, name) for name in _VARIABLES]
         gradient = slot.gradient
         if isinstance(gradient, Rows):
             tensors = [None if x is None else x[gradient.indices] for x in tensors]
@@ -160,14 +169,14 @@ class _Part(NamedTuple):
 
     def put_back(self) -> None:
         gradient = self.slot.gradient
-        pairs = zip((self.slot.theta, self.slot.m, self.slot.v, self.slot.largest), self[1:5], strict=True)
-        for variable, new in pairs:
-            if variable is None or variable.value is new:
+        for name in _VARIABLES:
+            old, new = getattr(self.slot, name), getattr(self, name)
+            if old is new:
                 continue
             if isinstance(gradient, Rows):
-                variable.value.index_copy_(0, gradient.indices, new.to(variable.value.dtype))
+                old.index_copy_(0, gradient.indices, new.to(old.dtype))
             else:
-                variable.value.copy_(new)
+                old.copy_(new)
 
 
 def _foreach(parts: Sequence[_Part], rule: Rule, s: Scalars) -> None:
