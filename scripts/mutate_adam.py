@@ -880,13 +880,13 @@ VARIANTS = [
         "fused_no_amsgrad",
         "AMSGrad is left out",
         TENSORFLOW,
-        [("    if slot.largest is None:\n        tf.raw", "    if True:\n        tf.raw")],
+        [("if large and slot.largest is None and s.turned", "if large and s.turned")],
     ),
     Variant(
         "fused_squares",
         "gradients are squared before they are averaged",
         TENSORFLOW,
-        [("(**arguments, grad=g)", "(**arguments, grad=tf.square(g))")],
+        [("        grad=g,\n", "        grad=tf.square(g),\n")],
     ),
     # --- TensorFlow: turns of the fused kernel ---
     Variant(

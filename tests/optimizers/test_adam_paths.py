@@ -67,7 +67,8 @@ def test_large_weights_with_everything_on(by_hand, apply_all):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="paths of TensorFlow")
 @pytest.mark.parametrize("way", ["eager", "graph", "jit"])
-def test_fused_kernel_and_simple_operations_agree(way, monkeypatch):
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"sparse_updates": "lazy"}], ids=str)
+def test_fused_kernel_and_simple_operations_agree(way, options, monkeypatch):
     import tensorflow as tf
 
     from toolkit.optimizers.kernels import tensorflow as kernel
@@ -75,7 +76,7 @@ def test_fused_kernel_and_simple_operations_agree(way, monkeypatch):
     start, rows = large(10)
 
     def run():
-        optimizer = Adam(0.01, weight_decay=0.1)
+        optimizer = Adam(0.01, weight_decay=0.1, **options)
         variables = [keras.Variable(w) for w in start]
         optimizer.build(variables)
         step = lambda gs: optimizer.apply(gs, variables)  # noqa: E731

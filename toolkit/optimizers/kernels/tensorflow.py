@@ -75,7 +75,7 @@ def update(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scalars], pl
         _update_dense(dense, rule, scalars)
         return
     # Eagerly each operation would be called from Python. Weights and moments are captured; the rest is given.
-    key = tuple((id(slot.m), slot.decays) for slot in dense)
+    key = (rule, *((id(slot.m), slot.decays) for slot in dense))
     if key not in plans.made:
         fixed = [slot._replace(gradient=None) for slot in dense]
 
@@ -134,19 +134,26 @@ def _update_dense(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scala
         elif slot.decays and theta.dtype == g.dtype:
             theta.assign_sub(s.decay * theta)
         large = slot.m.value.shape.num_elements() >= _LARGE
-        if large and s.turned is not None and theta.dtype == g.dtype:
+        # Its relative with AMSGrad cannot be compiled by XLA.
+        if large and slot.largest is None and s.turned is not None and theta.dtype == g.dtype:
             _update_fused(theta, slot, g, s.turned)
         else:
             _update_simply(theta, slot, g, rule, s)
 
 
 def _update_fused(theta: Any, slot: Slot, g: Any, s: Turned) -> None:
-    arguments = {"var": theta.handle, "m": slot.m.value.handle, "v": slot.v.value.handle, "beta1_power": 0.0}
-    arguments |= {"beta2_power": 0.0, "lr": s.step_size, "beta1": s.beta_1, "beta2": s.beta_2, "epsilon": s.epsilon}
-    if slot.largest is None:
-        tf.raw_ops.ResourceApplyAdam(**arguments, grad=g)
-    else:
-        tf.raw_ops.ResourceApplyAdamWithAmsgrad(**arguments, vhat=slot.largest.value.handle, grad=g)
+    tf.raw_ops.ResourceApplyAdam(
+        var=theta.handle,
+        m=slot.m.value.handle,
+        v=slot.v.value.handle,
+        beta1_power=0.0,
+        beta2_power=0.0,
+        lr=s.step_size,
+        beta1=s.beta_1,
+        beta2=s.beta_2,
+        epsilon=s.epsilon,
+        grad=g,
+    )
 
 
 def _update_simply(theta: Any, slot: Slot, g: Any, rule: Rule, s: Scalars) -> None:
