@@ -5,7 +5,7 @@ processes, so that a busy machine slows all alike. A time is the median of singl
 ratios, which belong to one run. All start from the same weights with the same gradients at every step, for which
 Algorithm 1 has a closed form, θ − steps·α·g/(|g| + ε): whoever does not end there stops the run.
 
-    python scripts/benchmark_adam.py                     # big, bert, small, rows: about five minutes and 8 GB of memory
+    python scripts/benchmark_adam.py                     # big, bert, small, rows: minutes, and gigabytes of memory
     python scripts/benchmark_adam.py --cases big bert --backends tensorflow torch --json out.json --plot out.png
     python scripts/benchmark_adam.py --sweep --plot sweep.png       # one tensor of 10⁴ to 10⁸ parameters
     python scripts/benchmark_adam.py --memory                       # floats of state, peak of a step
@@ -396,6 +396,12 @@ def exponents(measurements: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def in_order(row: dict[str, Any], name: str) -> tuple[int, str, str, int]:
+    """A key to sort by: backend, device, way; ours first, Keras's next."""
+    rank = 0 if row[name].startswith("toolkit") else 1 if row[name] == "keras" else 2
+    return BACKENDS.index(row["backend"]), row["device"], row["way"], rank
+
+
 def number(value: float) -> str:
     """Three digits or all before the point."""
     return f"{value:.{min(3, max(0, 2 - math.floor(math.log10(value))))}f}" if value > 0 else "0"
@@ -422,7 +428,7 @@ def print_times(results: dict[str, Any]) -> None:
 
 def _print_cases(cases: list[str], rows: Sequence[dict[str, Any]], title: str, value: str, gpu: bool) -> None:
     lines: dict[tuple[str, ...], dict[str, float]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: in_order(row, title)):
         place = (row["backend"], *([row["device"]] if gpu else []), row["way"], row[title])
         lines.setdefault(place, {})[row["case"]] = row[value]
     head = ["backend", *(["device"] if gpu else []), "way", ""]
@@ -466,7 +472,7 @@ def draw_times(results: dict[str, Any]) -> bytes:
     """Bars, a panel for each case and a row for each contender."""
     from toolkit.evaluation.picture import drawing, png
 
-    cases, rows = list(results["cases"]), results["measurements"]
+    cases, rows = list(results["cases"]), sorted(results["measurements"], key=lambda row: in_order(row, "name"))
     gpu = any(row["device"] == "gpu" for row in rows)
     groups: dict[str, list[tuple[str, str]]] = {}
     for row in rows:
@@ -477,7 +483,7 @@ def draw_times(results: dict[str, Any]) -> bytes:
     places, heads, at = {}, {}, 0.0
     for group, members in groups.items():
         heads[group] = at
-        for i, member in enumerate(sorted(members, key=lambda member: member[0])):
+        for i, member in enumerate(members):
             places[group, member] = at + 1 + i
         at += len(members) + 1.6
     with drawing(3.4 + 2.0 * len(cases), 1.0 + 0.19 * at) as figure:

@@ -12,7 +12,7 @@ import numpy as np
 
 from toolkit.errors import ToolkitError
 from toolkit.evaluation.confusion import draw_confusion
-from toolkit.evaluation.files import encode, replace_file, strict_json, table_text
+from toolkit.evaluation.files import encode, remove_file, replace_file, strict_json, table_text
 from toolkit.evaluation.predict import outputs, require_finite
 from toolkit.tasks.objective import Objective
 
@@ -212,7 +212,7 @@ def _write(
     )
     picture = draw_confusion(np.array(evaluation.confusion), class_names, title=title)
     figures = directory / f"evaluation{suffix}.json"
-    figures.unlink(missing_ok=True)  # it stands only beside the table and the picture of the same evaluation
+    remove_file(figures)  # it stands only beside the table and the picture of the same evaluation
     replace_file(directory / f"predictions{suffix}.csv", encode(table))
     replace_file(directory / f"confusion{suffix}.png", picture)
     replace_file(figures, encode(strict_json(evaluation.to_dict())))

@@ -36,6 +36,20 @@ def replace_file(path: Path, content: bytes) -> None:
         raise RunFailed(f"{path} could not be written ({reason}): free space or choose another folder.") from error
 
 
+def remove_file(path: Path) -> None:
+    """Remove `path`, if there is such a file.
+
+    Raises:
+        RunFailed: it cannot be removed.
+    """
+    if path.exists():
+        try:
+            path.unlink()
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunFailed(f"{path} could not be replaced ({reason}): allow it or choose another folder.") from error
+
+
 def strict_json(document: Mapping[str, Any]) -> str:
     """JSON without NaN or Infinity, a line per field and per element of a list, so that a matrix reads as one."""
     lines = []
