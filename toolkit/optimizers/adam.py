@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -168,6 +169,7 @@ class Adam(keras.optimizers.Optimizer):
         moments = self.add_optimizer_variables(var_list, names)
         self._first_moments, self._second_moments = moments[:2]
         self._largest_second_moments = moments[2] if self.amsgrad else [None] * len(var_list)
+        self._state_types = tuple(sorted({m.dtype for m in self._first_moments if m is not None}))
         if self.gradient_accumulation_steps:
             self._held = self.add_variable((), dtype="int", aggregation="only_first_replica", name="held_micro_batches")
             self._held_indices = tuple(range(len(var_list)))
@@ -247,7 +249,7 @@ class Adam(keras.optimizers.Optimizer):
 
     def _update(self, grads: Sequence[Any], trainable_variables: Sequence[Any]) -> None:
         grads = self._clip_gradients(grads)
-        self._backend_update_step(grads, trainable_variables, self._scalars())
+        self._backend_update_step(grads, trainable_variables, self._numbers())
         if self.use_ema:
             self._update_model_variables_moving_average(self._trainable_variables)
             if self.ema_overwrite_frequency:
@@ -256,20 +258,15 @@ class Adam(keras.optimizers.Optimizer):
                     lambda: self._overwrite_model_variables_with_average_value(self._trainable_variables),
                 )
 
-    def _scalars(self) -> dict[str, Scalars]:
+    def _numbers(self) -> dict[str, Scalars]:
         """The numbers of this step, per type that a moment has."""
-        scalars = {}
-        for dtype in {m.dtype for m in self._first_moments if m is not None}:
-            t = ops.cast(self._iterations, dtype) + 1
-            rate = ops.convert_to_tensor(self.learning_rate, dtype)  # `cast` takes a number through float32
-            root = ops.sqrt(_one_minus_power(self.beta_2, t))
-            step_size = rate * root / _one_minus_power(self.beta_1, t)
-            epsilon = self.epsilon * (root if self.epsilon_placement == "paper" else ops.ones_like(root))
-            decay = (self.weight_decay or 0.0) * (
-                rate if self.weight_decay_mode == "decoupled" else ops.ones_like(rate)
-            )
-            turned = kernel().turned(self._rule(), t, rate) if dtype == "float32" else None
-            scalars[dtype] = Scalars(step_size, epsilon, decay, turned)
+        # Not within `call`: a function as rate may give another number each time.
+        widest = "float64" if kernel().has_float64() else "float32"
+        rate = ops.convert_to_tensor(self.learning_rate, widest)  # `cast` takes a number through float32
+        rule, weight_decay = self._rule(), self.weight_decay or 0.0
+        compute = functools.partial(_scalars, rule, weight_decay, self._state_types)
+        iterations = ops.convert_to_tensor(self._iterations)
+        scalars: dict[str, Scalars] = kernel().call(compute, (iterations, rate), (rule, weight_decay), self._plans)
         return scalars
 
     def _rule(self) -> Rule:
@@ -358,6 +355,20 @@ class Adam(keras.optimizers.Optimizer):
             )
         for key, variable in variables.items():
             variable.assign(store[key])
+
+
+def _scalars(rule: Rule, weight_decay: float, dtypes: Sequence[str], steps: Any, rate: Any) -> dict[str, Scalars]:
+    """The numbers of the step after so many, per type."""
+    scalars = {}
+    for dtype in dtypes:
+        t, of_type = ops.cast(steps, dtype) + 1, ops.cast(rate, dtype)
+        root = ops.sqrt(_one_minus_power(rule.beta_2, t))
+        step_size = of_type * root / _one_minus_power(rule.beta_1, t)
+        epsilon = rule.epsilon * (ops.ones_like(root) if rule.hat else root)
+        decay = weight_decay * (ops.ones_like(of_type) if rule.coupled else of_type)
+        turned = kernel().turned(rule, t, of_type) if dtype == "float32" else None
+        scalars[dtype] = Scalars(step_size, epsilon, decay, turned)
+    return scalars
 
 
 def _number(argument: str, value: Any, rule: str, holds: Any) -> float:

@@ -6,6 +6,7 @@
 - `prepare(gradient, lazy)`: the gradient, in float32 where it came in half precision; dense, or, with `lazy`, as `Rows`
   where it names rows (repeated ones summed).
 - `update(slots, rule, scalars, plans)`: one step of every slot, in place.
+- `call(function, arguments, key, plans)`: `function(*arguments)`; eagerly the backend may keep it compiled, by `key`.
 - `when(condition, action, variables)`: run `action`, which changes nothing but `variables`, if `condition` holds.
 - `overwrite(variables, values)`: θ ← value, never sharing memory with it.
 

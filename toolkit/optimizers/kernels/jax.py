@@ -57,6 +57,11 @@ def _average(moment: Any, value: Any, beta: float) -> Any:
     return value + beta * (moment - value) if beta < 0.5 else moment + (1 - beta) * (value - moment)
 
 
+def call(function: Callable[..., Any], arguments: Sequence[Any], key: Any, plans: Plans) -> Any:
+    """The result of `function`."""
+    return function(*arguments)
+
+
 def when(condition: Any, action: Callable[[], None], variables: Sequence[Any]) -> None:
     """Run `action`, which changes nothing but `variables`, if `condition` holds."""
     if not isinstance(condition, jax.core.Tracer):

@@ -71,20 +71,24 @@ def update(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scalars], pl
         if isinstance(slot.gradient, Rows):
             _update_rows(slot, rule, scalars[slot.m.value.dtype.name])
     dense = [slot for slot in slots if not isinstance(slot.gradient, Rows)]
-    if tf.distribute.has_strategy() or not tf.executing_eagerly():
-        _update_dense(dense, rule, scalars)
-        return
-    # Eagerly each operation would be called from Python. Weights and moments are captured; the rest is given.
+    fixed = [slot._replace(gradient=None) for slot in dense]
+
+    def step(gradients: list[Any], scalars: dict[str, Scalars]) -> None:
+        slots = [slot._replace(gradient=g) for slot, g in zip(fixed, gradients, strict=True)]
+        _update_dense(slots, rule, scalars)
+
+    # Weights and moments are captured; the rest is given.
     key = (rule, *((id(slot.m), slot.decays) for slot in dense))
+    call(step, ([slot.gradient for slot in dense], dict(scalars)), key, plans)
+
+
+def call(function: Callable[..., Any], arguments: Sequence[Any], key: Any, plans: Plans) -> Any:
+    """The result of `function`: eagerly, where each operation would be called from Python, of a graph kept by `key`."""
+    if tf.distribute.has_strategy() or not tf.executing_eagerly():
+        return function(*arguments)
     if key not in plans.made:
-        fixed = [slot._replace(gradient=None) for slot in dense]
-
-        def step(gradients: list[Any], scalars: dict[str, Scalars]) -> None:
-            slots = [slot._replace(gradient=g) for slot, g in zip(fixed, gradients, strict=True)]
-            _update_dense(slots, rule, scalars)
-
-        plans.made[key] = tf.function(step, autograph=False, jit_compile=False)
-    plans.made[key]([slot.gradient for slot in dense], dict(scalars))
+        plans.made[key] = tf.function(function, autograph=False, jit_compile=False)
+    return plans.made[key](*arguments)
 
 
 def _raw(variable: Any) -> tf.Variable:

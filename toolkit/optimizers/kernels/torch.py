@@ -6,12 +6,14 @@ The fused kernel takes 1−β in double precision, and its m is that of `lerp`; 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import torch
-from torch.optim.adam import adam as torch_adam
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+from keras.src.backend.common.variables import get_autocast_scope
 
 from toolkit.optimizers.kernels import Plans, Rows, Rule, Scalars, Slot
 
@@ -41,8 +43,11 @@ def _widen(values: Any) -> Any:
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def update(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scalars], plans: Plans) -> None:
     """One step of every slot, in place."""
-    # Read once: Keras's `value` takes longer than the update of a small weight.
-    raw = [slot._replace(**{name: _tensor(getattr(slot, name)) for name in _VARIABLES}) for slot in slots]
+    read = _reader()
+    raw = []
+    for theta, m, v, largest, gradient, decays in slots:
+        largest = None if largest is None else read(largest)
+        raw.append(Slot(read(theta), read(m), read(v), largest, gradient, decays))
     for dtype, s in scalars.items():
         mine = [slot for slot in raw if slot.m.dtype == getattr(torch, dtype)]
         fitting = [s.turned is not None and _fits_fused(slot) for slot in mine]
@@ -60,8 +65,14 @@ def update(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scalars], pl
 _VARIABLES = ("theta", "m", "v", "largest")
 
 
-def _tensor(variable: Any) -> Any:
-    return None if variable is None else variable.value
+def _reader() -> Callable[[Any], Any]:
+    """What gives the tensor of a variable.
+
+    Keras's `value` looks for scopes each time, which for a small weight takes longer than its update: here once a step.
+    """
+    if in_stateless_scope() or get_autocast_scope() is not None:
+        return operator.attrgetter("value")
+    return operator.attrgetter("_value")
 
 
 # --- the fused kernel -------------------------------------------------------------------------------------------------
@@ -104,7 +115,7 @@ def _fits_fused(slot: Slot) -> bool:
     theta, gradient = slot.theta, slot.gradient
     return (
         not isinstance(gradient, Rows)
-        and theta.device.type == "cpu"
+        and theta.is_cpu
         and theta.dtype == slot.m.dtype == gradient.dtype == torch.float32
         and theta.is_contiguous()
     )
@@ -120,7 +131,7 @@ def _fused(slots: Sequence[Slot], rule: Rule, s: Scalars) -> None:
         chosen = [slot for slot in slots if (slot.decays and rule.coupled) == decays]
         if not chosen:
             continue
-        torch_adam(
+        torch._fused_adam_(
             [slot.theta for slot in chosen],
             [slot.gradient.contiguous() for slot in chosen],
             [slot.m for slot in chosen],
@@ -128,7 +139,6 @@ def _fused(slots: Sequence[Slot], rule: Rule, s: Scalars) -> None:
             [slot.largest for slot in chosen if slot.largest is not None],
             # So late a step that the kernel's own bias correction is 1; `lr` and `eps` hold ours.
             [torch.tensor(1e30)] * len(chosen),
-            fused=True,
             amsgrad=chosen[0].largest is not None,
             beta1=rule.beta_1,
             beta2=rule.beta_2,
@@ -202,6 +212,11 @@ def _foreach(parts: Sequence[_Part], rule: Rule, s: Scalars) -> None:
         torch._foreach_addcdiv_(thetas, ms, denominators, value=-s.step_size.item())
     else:  # the step's size stays a tensor: asking an accelerator for its value would wait for all its work
         torch._foreach_sub_(thetas, torch._foreach_div(torch._foreach_mul(ms, s.step_size), denominators))
+
+
+def call(function: Callable[..., Any], arguments: Sequence[Any], key: Any, plans: Plans) -> Any:
+    """The result of `function`."""
+    return function(*arguments)
 
 
 def when(condition: Any, action: Callable[[], None], variables: Sequence[Any]) -> None:
