@@ -75,6 +75,7 @@ def test_a_run_leaves_what_the_documentation_lists(trained):
         "data_spec.json",
         "record.json",
         "weights.safetensors",
+        "checkpoints",
         "metrics.jsonl",
         "tensorboard",
         "log.txt",

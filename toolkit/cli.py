@@ -74,19 +74,41 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("config")
+@click.argument("config", required=False)
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run's own folder; must not hold a run yet.")
+@click.option(
+    "--resume",
+    metavar="RUN_DIR",
+    help="Go on with an interrupted run, exactly; auto: the newest unfinished one of CONFIG under runs/, or a new one.",
+)
 @click.option("--steps", type=click.IntRange(min=1), help="A smoke run of so many steps, evaluated too.")
 @_set_option
-def train(config: str, run_dir: Path | None, steps: int | None, overrides: Sequence[str]) -> None:
+def train(
+    config: str | None, run_dir: Path | None, resume: str | None, steps: int | None, overrides: Sequence[str]
+) -> None:
     """Train what CONFIG describes, a YAML file or the name of a shipped config, and evaluate it."""
     from toolkit.config import load
     from toolkit.config.shipped import find_config
 
-    checked = load(find_config(config), overrides)
+    if config is None and (resume is None or resume == "auto"):
+        raise click.UsageError("CONFIG is missing: give a YAML file or the name of a shipped config.")
+    if resume is not None and (run_dir or steps):
+        raise click.UsageError(
+            "--resume goes on in the run's own folder, to its own end: leave --run-dir and --steps out."
+        )
+    checked = load(find_config(config), overrides) if config else None
     from toolkit import workflow
 
-    workflow.train(checked, run_dir=run_dir, steps=steps)
+    if checked and resume == "auto":
+        found = workflow.newest_unfinished(checked)
+        click.echo(
+            f"going on with {found}" if found else "no unfinished run of this config under runs/: a new one begins"
+        )
+        resume = str(found) if found else None
+    if resume:
+        workflow.resume(resume, checked, overrides=overrides)
+    elif checked:
+        workflow.train(checked, run_dir=run_dir, steps=steps)
 
 
 @cli.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ from toolkit import backend as backends
 from toolkit.config import RunConfig, load, load_run
 from toolkit.data.spec import SPLITS, DataSpec
 from toolkit.errors import RunFailed, ToolkitError
-from toolkit.runs import arrays, record
+from toolkit.runs import arrays, checkpoints, record
+from toolkit.runs import resume as resuming
 from toolkit.runs import run as runs
+from toolkit.runs.checkpoints import Checkpoint
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -51,29 +53,98 @@ def train(
     if not isinstance(config, RunConfig):
         config = load(config)
     with Run.create(config.name, Path(run_dir) if run_dir else None) as run:
-        run.say(f"run directory {run.directory}")
-        _set_up(config)
-        data = _load_data(config, run)
-        model = _build_model(config, data.spec, model)
-        _start_from(model, config, data.spec, run)
-        objective = _objective(config, data.spec)
-        feed = _feed(config, data)
-        weights = _class_weights(config, data)
-        _compile(model, objective, config, feed)
-        _write_start(config, data, model, run)
-        outcome = _fit(model, config, feed, run, class_weights=weights, limit=steps)
-        _write_training(config, outcome, run)
+        return _train(config, run, steps=steps, model=model)
+
+
+def resume(
+    run_dir: Path | str,
+    config: RunConfig | Path | str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    model: Any = None,
+) -> Path:
+    """Go on with a training that was interrupted, as if it had not been, and evaluate it.
+
+    Args:
+        run_dir: of the run.
+        config: to compare with the run's own, from which it may differ in `training.epochs` and little else; None
+            takes the run's own.
+        overrides: values that win over the run's own config, where no other is given.
+        model: the Keras model, where the run was started with one that its config does not name.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ToolkitError: no such run, nothing left to do, or config, data or checkpoint are others than they were.
+        RunFailed: training or evaluation broke off; what was kept is in the run directory.
+    """
+    if config is not None and not isinstance(config, RunConfig):
+        config = load(config)
+    with Run.resume(Path(run_dir)) as run:
+        known = _read_record(run)
+        before = load_run(run.directory)
+        if config is None:
+            config = load(run.path(runs.CONFIG), overrides)
+        told = resuming.refuse_other_config(before.to_dict(), config.to_dict(), run.directory)
+        config = dataclasses.replace(config, name=before.name)
+        if known.get("state") == "finished" and config.training.epochs <= int(known["epochs"]):
+            raise ToolkitError(
+                f"the run in {run.directory} is finished, after {known['epochs']} epochs: to train more, raise "
+                "training.epochs."
+            )
+        told += resuming.other_environment(known, record.environment())
+        if told:
+            run.say("warning: what follows may differ in the last digits from a run without interruption:")
+            run.say(*(f"  {difference}" for difference in told))
+        return _train(config, run, steps=known.get("limit"), model=model, known=known)
+
+
+def newest_unfinished(config: RunConfig) -> Path | None:
+    """The run under `runs/` that began last with this config and is not finished."""
+
+    def is_same(directory: Path) -> bool:
         try:
-            _load_weights(model, run.directory)
-            _evaluate(model, objective, config, data, "test", run)
-        except Exception as error:
-            raise RunFailed(
-                f"training succeeded but evaluation failed ({error}): the weights are safe in "
-                f"{run.path(runs.WEIGHTS)}, and `toolkit evaluate {run.directory}` tries again."
-            ) from error
-        _update_record(run, state="finished")
-        run.say(f"everything is in {run.directory}")
-        return run.directory
+            resuming.refuse_other_config(load_run(directory).to_dict(), config.to_dict(), directory)
+        except ToolkitError:
+            return False
+        return True
+
+    return resuming.newest_unfinished(Path("runs"), is_same)
+
+
+def _train(
+    config: RunConfig, run: Run, *, steps: int | None, model: Any, known: Mapping[str, Any] | None = None
+) -> Path:
+    """The walk of `train` and, with what its record has `known`, of `resume`."""
+    run.say(f"run directory {run.directory}")
+    _set_up(config)
+    data = _load_data(config, run, spec=_read_spec(run.directory) if known else None)
+    model = _build_model(config, data.spec, model)
+    _start_from(model, config, data.spec, run, resumed=known is not None)
+    objective = _objective(config, data.spec)
+    feed = _feed(config, data)
+    weights = _class_weights(config, data)
+    total = int(known["total_steps"]) if known else _total_steps(config, feed)
+    _compile(model, objective, config, total)
+    checkpoint = None
+    if known:
+        checkpoint = _go_on(config, data, feed, run, known)
+    else:
+        _write_start(config, data, model, run, total_steps=total, limit=steps)
+    outcome = _fit(model, config, data, feed, run, class_weights=weights, limit=steps, checkpoint=checkpoint)
+    _write_training(config, outcome, run)
+    try:
+        _load_weights(model, run.directory)
+        _evaluate(model, objective, config, data, "test", run)
+    except Exception as error:
+        raise RunFailed(
+            f"training succeeded but evaluation failed ({error}): the weights are safe in "
+            f"{run.path(runs.WEIGHTS)}, and `toolkit evaluate {run.directory}` tries again."
+        ) from error
+    _update_record(run, state="finished")
+    run.say(f"everything is in {run.directory}")
+    return run.directory
 
 
 def evaluate(run_dir: Path | str, *, split: str = "test", backend: str | None = None, model: Any = None) -> Evaluation:
@@ -201,16 +272,20 @@ def _feed(config: RunConfig, data: Data) -> Feed:
     )
 
 
-def _compile(model: Any, objective: Objective, config: RunConfig, feed: Feed) -> None:
-    from toolkit.optimizers.build import build
+def _total_steps(config: RunConfig, feed: Feed) -> int:
     from toolkit.training.steps import steps_done
 
-    optimizer, schedule = config.optimizer.optimizer, config.optimizer.schedule
-    total = steps_done(
+    return steps_done(
         feed.per_epoch * config.training.epochs,
         per_epoch=feed.per_epoch,
         accumulation=config.optimizer.options.gradient_accumulation_steps,
     )
+
+
+def _compile(model: Any, objective: Objective, config: RunConfig, total_steps: int) -> None:
+    from toolkit.optimizers.build import build
+
+    optimizer, schedule = config.optimizer.optimizer, config.optimizer.schedule
     # JAX always compiles; elsewhere compiling is the person's choice, never Keras's guess.
     jit = "auto" if config.training.backend == "jax" else config.training.jit
     model.compile(
@@ -219,7 +294,7 @@ def _compile(model: Any, objective: Objective, config: RunConfig, feed: Feed) ->
             optimizer.arguments,
             schedule=(schedule.name, schedule.arguments) if schedule else None,
             options=config.optimizer.options.model_dump(),
-            total_steps=total,
+            total_steps=total_steps,
         ),
         loss=objective.loss,
         metrics=objective.metrics,
@@ -227,11 +302,11 @@ def _compile(model: Any, objective: Objective, config: RunConfig, feed: Feed) ->
     )
 
 
-def _start_from(model: Any, config: RunConfig, spec: DataSpec, run: Run) -> None:
+def _start_from(model: Any, config: RunConfig, spec: DataSpec, run: Run, *, resumed: bool) -> None:
     from toolkit.models.weights import set_arrays
     from toolkit.training.start import freeze
 
-    if config.training.init_from:
+    if config.training.init_from and not resumed:
         directory = runs.check(Path(config.training.init_from))
         if _read_spec(directory).vocabulary != spec.vocabulary:
             raise ToolkitError(
@@ -245,7 +320,7 @@ def _start_from(model: Any, config: RunConfig, spec: DataSpec, run: Run) -> None
     freeze(model, config.training.freeze)
 
 
-def _write_start(config: RunConfig, data: Data, model: Any, run: Run) -> None:
+def _write_start(config: RunConfig, data: Data, model: Any, run: Run, *, total_steps: int, limit: int | None) -> None:
     from toolkit.data.order import ORDER_VERSION
 
     run.write(runs.CONFIG, config.to_yaml())
@@ -257,7 +332,9 @@ def _write_start(config: RunConfig, data: Data, model: Any, run: Run) -> None:
         "model": model.name,
         "parameters": model.count_params(),
         "order_version": ORDER_VERSION,
-        "fingerprints": {name: split.fingerprint for name, split in data.splits.items()},
+        "total_steps": total_steps,
+        "limit": limit,
+        "fingerprints": _fingerprints(data),
         "duplicates": {f"{first}/{second}": count for (first, second), count in data.duplicates.items()},
         "bad_examples": len(data.bad),
         "state": "training",
@@ -267,6 +344,47 @@ def _write_start(config: RunConfig, data: Data, model: Any, run: Run) -> None:
         run.write_bad_examples(data.bad)
     counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
     run.say(f"{model.name} with {model.count_params():,} parameters; examples: {counts}")
+
+
+def _fingerprints(data: Data) -> dict[str, str]:
+    return {name: split.fingerprint for name, split in data.splits.items()}
+
+
+def _identity(config: RunConfig, data: Data) -> str:
+    return resuming.identity(config.to_dict(), _fingerprints(data))
+
+
+def _go_on(config: RunConfig, data: Data, feed: Feed, run: Run, known: Mapping[str, Any]) -> Checkpoint | None:
+    """The checkpoint that the run goes on from; None where it was interrupted before its first."""
+    from toolkit.data.order import ORDER_VERSION
+
+    resuming.refuse_other_data(known["fingerprints"], _fingerprints(data), run.directory)
+    if known["order_version"] != ORDER_VERSION:
+        raise ToolkitError(
+            f"the run in {run.directory} saw its examples in order version {known['order_version']}, this toolkit has "
+            f"{ORDER_VERSION}: go on with the toolkit that began it."
+        )
+    checkpoint = checkpoints.newest(run.path(checkpoints.FOLDER), report=run.say)
+    if checkpoint is None and run.path(runs.METRICS).exists():
+        raise ToolkitError(
+            f"{run.path(checkpoints.FOLDER)} holds no checkpoint, though the run has trained: bring them back, or "
+            "start a run of its own without --resume."
+        )
+    if checkpoint and checkpoint.state["run"] != _identity(config, data):
+        raise ToolkitError(f"{checkpoint.path} belongs to another run: bring back the checkpoints of this one.")
+    run.write(runs.CONFIG, config.to_yaml())
+    step = checkpoint.state["position"]["trained"] if checkpoint else 0
+    sitting = {**record.environment(), "step": step}
+    _update_record(run, state="training", error=None, resumed=[*known.get("resumed", []), sitting])
+    run.say(f"going on after step {step:,}" if checkpoint else "going on from the start: there was no checkpoint yet")
+    if _total_steps(config, feed) > known["total_steps"] and config.optimizer.schedule:
+        longer = config.optimizer.schedule.arguments.get("total_steps")
+        if longer is None:
+            run.say(
+                f"note: the schedule ends at step {known['total_steps']:,}, and the rate stays there; "
+                "optimizer.schedule.total_steps makes it longer"
+            )
+    return checkpoint
 
 
 def _class_weights(config: RunConfig, data: Data) -> dict[int, float] | None:
@@ -280,14 +398,17 @@ def _class_weights(config: RunConfig, data: Data) -> dict[int, float] | None:
 def _fit(
     model: Any,
     config: RunConfig,
+    data: Data,
     feed: Feed,
     run: Run,
     *,
     class_weights: dict[int, float] | None,
     limit: int | None,
+    checkpoint: Checkpoint | None,
 ) -> Outcome:
     from toolkit.models.weights import get_arrays
     from toolkit.training.loop import fit
+    from toolkit.training.stop import Stopped
 
     training = config.training
     try:
@@ -299,12 +420,16 @@ def _fit(
             epochs=training.epochs,
             best_metric=training.best_metric,
             early_stopping=training.early_stopping.model_dump() if training.early_stopping else None,
+            plateau=training.plateau.model_dump() if training.plateau else None,
             class_weights=class_weights,
             log_every=training.log_every,
             limit=limit,
+            checkpoint=training.checkpoint.model_dump(),
+            identity=_identity(config, data),
+            resume_from=checkpoint,
         )
     except BaseException as error:
-        state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+        state = "stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed"
         with contextlib.suppress(OSError):  # a full disk may be what stopped it
             _update_record(run, state=state, error=str(error) or type(error).__name__)
         raise

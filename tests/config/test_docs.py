@@ -10,7 +10,16 @@ import pytest
 
 from toolkit.config import load
 from toolkit.config.check import Head
-from toolkit.config.options import Augmentation, DataOptions, EarlyStopping, OptimizerOptions, Options, TrainingOptions
+from toolkit.config.options import (
+    Augmentation,
+    Checkpoint,
+    DataOptions,
+    EarlyStopping,
+    OptimizerOptions,
+    Options,
+    Plateau,
+    TrainingOptions,
+)
 from toolkit.errors import ToolkitError
 
 
@@ -19,8 +28,22 @@ def page(repository: Path) -> str:
     return (repository / "docs/config.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("model", [Head, DataOptions, Augmentation, OptimizerOptions, TrainingOptions, EarlyStopping])
+# What a table stands under.
+TABLES = {
+    Head: "",
+    DataOptions: "",
+    Augmentation: "",
+    OptimizerOptions: "",
+    TrainingOptions: "",
+    EarlyStopping: "\n`training.early_stopping`:\n",
+    Plateau: "\n`training.plateau`:\n",
+    Checkpoint: "\n`training.checkpoint`:\n",
+}
+
+
+@pytest.mark.parametrize("model", TABLES)
 def test_every_option_stands_in_a_table_with_its_default(page: str, model: type[Options]):
+    page = page[page.index(TABLES[model]) :]
     for key, field in model.model_fields.items():
         row = re.search(rf"^\| `{key}` \| .+ \| (.+) \| .+ \|$", page, re.MULTILINE)
         assert row, key
@@ -30,8 +53,7 @@ def test_every_option_stands_in_a_table_with_its_default(page: str, model: type[
 
 
 def test_tables_name_no_key_that_is_gone(page: str):
-    models = (Head, DataOptions, Augmentation, OptimizerOptions, TrainingOptions, EarlyStopping)
-    known = {key for model in models for key in model.model_fields}
+    known = {key for model in TABLES for key in model.model_fields}
 
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == known
 

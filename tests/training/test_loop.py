@@ -29,11 +29,11 @@ def make_batches(epoch):
 def make_feed(spoil=None):
     """Batches that depend on the epoch alone; `spoil=(epoch, step)` puts a NaN into one of them."""
 
-    def epoch(number):
+    def epoch(number, skip):
         x, y = make_batches(number)
         if spoil and spoil[0] == number:
             x[spoil[1], 0, 0] = math.nan
-        return tf.data.Dataset.from_tensor_slices((x, y)), lambda: 0.0
+        return tf.data.Dataset.from_tensor_slices((x[skip:], y[skip:])), lambda: 0.0
 
     x, y = make_batches(99)
     return Feed(

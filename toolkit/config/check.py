@@ -69,6 +69,9 @@ def check(root: Node, name: str, problems: Problems) -> RunConfig:
     options = _options(OptimizerOptions, root, ("optimizer",), problems)
     schedule = _schedule(root, problems)
     training = _training(root, problems)
+    if training and training.plateau and schedule:
+        text = "the rate follows optimizer.schedule already: remove one of the two"
+        problems.add(root.find(("training", "plateau"))[0].place, "training.plateau", text)
     if options is not None:
         _optimizer_rules(root.value["optimizer"], options, optimizer, function, problems)
     problems.raise_if_any()

@@ -27,11 +27,13 @@ STRUCTURE: frozenset[Way] = frozenset(
         ("optimizer", "schedule"),
         ("training",),
         ("training", "early_stopping"),
+        ("training", "plateau"),
+        ("training", "checkpoint"),
     }
 )
 # Those that null takes away.
 OPTIONAL: frozenset[Way] = frozenset(
-    {("data", "augmentation"), ("optimizer", "schedule"), ("training", "early_stopping")}
+    {("data", "augmentation"), ("optimizer", "schedule"), ("training", "early_stopping"), ("training", "plateau")}
 )
 _EMPTY = "an empty mapping changes nothing of what the config has there: remove it"
 _OR_NULL = ", or write null to take away what is there"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from toolkit.types import Beta, Degrees, Hertz, NonNegative, Positive, Probability, Share, Size
+from toolkit.types import Beta, Degrees, Fraction, Hertz, NonNegative, Positive, Probability, Share, Size
 
 MetricName = Literal["val_loss", "val_accuracy", "loss", "accuracy"]
 
@@ -91,6 +91,26 @@ class EarlyStopping(Options):
     min_delta: Annotated[NonNegative, Field(description="a smaller change is no improvement")] = 0
 
 
+class Plateau(Options):
+    """Lower the learning rate when a metric no longer improves."""
+
+    monitor: Annotated[MetricName, Field(description="the metric that is watched")] = "val_loss"
+    patience: Annotated[Size, Field(description="epochs without improvement after which the rate is lowered")] = 3
+    factor: Annotated[Fraction, Field(description="what the rate is multiplied by")] = 0.1
+    min_delta: Annotated[NonNegative, Field(description="a smaller change is no improvement")] = 0
+    min_rate: Annotated[NonNegative, Field(description="the rate is not lowered below this")] = 0
+
+
+class Checkpoint(Options):
+    """When the training is saved so that `--resume` can go on; also at the end of an epoch and on SIGTERM or Ctrl-C."""
+
+    every_steps: Annotated[Size | None, Field(description="batches from checkpoint to checkpoint; null: any")] = None
+    every_minutes: Annotated[Positive | None, Field(description="minutes from checkpoint to checkpoint; null: any")] = (
+        10
+    )
+    keep: Annotated[Size, Field(description="checkpoints that are kept, the newest")] = 2
+
+
 class TrainingOptions(Options):
     """The section `training`."""
 
@@ -114,6 +134,10 @@ class TrainingOptions(Options):
     early_stopping: Annotated[
         EarlyStopping | None, Field(description="stop when a metric no longer improves; null: never")
     ] = None
+    plateau: Annotated[
+        Plateau | None, Field(description="lower the rate when a metric no longer improves; null: never")
+    ] = None
+    checkpoint: Annotated[Checkpoint, Field(description="when the training is saved")] = Checkpoint()
     class_weights: Annotated[
         Literal["balanced"] | None, Field(description="balanced: rare classes count more in the loss")
     ] = None

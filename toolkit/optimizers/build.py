@@ -222,81 +222,100 @@ def adagrad(
 # --- schedules: typed doors to the classes of schedules.py ----------------------------------------------------------
 
 
-def constant(learning_rate: float, total_steps: int, *, warmup_steps: Count = 0) -> Any:
+def constant(learning_rate: float, run_steps: int, *, warmup_steps: Count = 0) -> Any:
     """The peak throughout.
 
     Args:
         learning_rate: the peak.
-        total_steps: steps of the run.
+        run_steps: steps of the run.
         warmup_steps: steps in which the rate rises linearly from peak ÷ steps.
     """
     from toolkit.optimizers.schedules import Constant
 
-    return _schedule(Constant, learning_rate, total_steps, warmup_steps)
+    return _schedule(Constant, learning_rate, run_steps, warmup_steps)
 
 
-def cosine(learning_rate: float, total_steps: int, *, warmup_steps: Count = 0, final_share: Share = 0.0) -> Any:
+def cosine(
+    learning_rate: float,
+    run_steps: int,
+    *,
+    warmup_steps: Count = 0,
+    final_share: Share = 0.0,
+    total_steps: Size | None = None,
+) -> Any:
     """Half a cosine wave, from the peak down to the run's end.
 
     Args:
         learning_rate: the peak.
-        total_steps: steps of the run.
+        run_steps: steps of the run.
         warmup_steps: steps in which the rate rises linearly from peak ÷ steps.
         final_share: share of the peak that is reached at the end.
+        total_steps: where the shape ends and the rate stays, in place of the run's last step.
     """
     from toolkit.optimizers.schedules import Cosine
 
-    return _schedule(Cosine, learning_rate, total_steps, warmup_steps, final_share=final_share)
+    return _schedule(Cosine, learning_rate, total_steps or run_steps, warmup_steps, final_share=final_share)
 
 
 def exponential(
     learning_rate: float,
-    total_steps: int,
+    run_steps: int,
     *,
     warmup_steps: Count = 0,
     decay_rate: Fraction = 0.5,
     decay_steps: Size = 1000,
+    total_steps: Size | None = None,
 ) -> Any:
     """The rate shrinks by the same factor in equal times.
 
     Args:
         learning_rate: the peak.
-        total_steps: steps of the run.
+        run_steps: steps of the run.
         warmup_steps: steps in which the rate rises linearly from peak ÷ steps.
         decay_rate: what is left of the rate after `decay_steps` steps.
         decay_steps: steps, counted from the warm-up's end.
+        total_steps: where the shape ends and the rate stays, in place of the run's last step.
     """
     from toolkit.optimizers.schedules import Exponential
 
     return _schedule(
-        Exponential, learning_rate, total_steps, warmup_steps, decay_rate=decay_rate, decay_steps=decay_steps
+        Exponential,
+        learning_rate,
+        total_steps or run_steps,
+        warmup_steps,
+        decay_rate=decay_rate,
+        decay_steps=decay_steps,
     )
 
 
 def step(
     learning_rate: float,
-    total_steps: int,
+    run_steps: int,
     *,
     warmup_steps: Count = 0,
     every: Size | None = None,
     boundaries: tuple[Size, ...] = (),
     factor: Fraction = 0.1,
+    total_steps: Size | None = None,
 ) -> Any:
     """The rate drops by a factor, every so many steps or at given ones.
 
     Args:
         learning_rate: the peak.
-        total_steps: steps of the run.
+        run_steps: steps of the run.
         warmup_steps: steps in which the rate rises linearly from peak ÷ steps.
         every: steps from drop to drop, counted from the warm-up's end.
         boundaries: steps of the run at which the rate drops, in place of `every`.
         factor: what is left of the rate after a drop.
+        total_steps: where the shape ends and the rate stays, in place of the run's last step.
     """
     from toolkit.optimizers.schedules import Step
 
     for _, text in _check_step({"every": every, "boundaries": boundaries}):
         raise ToolkitError(f"optimizer.schedule.{text}.")
-    return _schedule(Step, learning_rate, total_steps, warmup_steps, every=every, boundaries=boundaries, factor=factor)
+    return _schedule(
+        Step, learning_rate, total_steps or run_steps, warmup_steps, every=every, boundaries=boundaries, factor=factor
+    )
 
 
 def _check_step(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -314,31 +333,33 @@ step.check = _check_step  # type: ignore[attr-defined]
 
 def warm_restarts(
     learning_rate: float,
-    total_steps: int,
+    run_steps: int,
     *,
     warmup_steps: Count = 0,
     first_cycle: Size = 1000,
     cycle_growth: Size = 2,
     peak_decay: Fraction = 1.0,
     final_share: Share = 0.0,
+    total_steps: Size | None = None,
 ) -> Any:
     """Cosine cycles that start again from the peak (SGDR, Loshchilov & Hutter 2017).
 
     Args:
         learning_rate: the peak of the first cycle.
-        total_steps: steps of the run.
+        run_steps: steps of the run.
         warmup_steps: steps before the first cycle in which the rate rises linearly from peak ÷ steps.
         first_cycle: steps of the first cycle.
         cycle_growth: each cycle is so many times longer than the one before.
         peak_decay: each peak is so much of the one before.
         final_share: share of its peak that a cycle ends at.
+        total_steps: where the shape ends and the rate stays, in place of the run's last step.
     """
     from toolkit.optimizers.schedules import WarmRestarts
 
     return _schedule(
         WarmRestarts,
         learning_rate,
-        total_steps,
+        total_steps or run_steps,
         warmup_steps,
         first_cycle=first_cycle,
         cycle_growth=cycle_growth,

@@ -6,6 +6,7 @@ refuses it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import RunFailed, ToolkitError
-from toolkit.runs.files import atomic_path
+from toolkit.runs.files import atomic_path, sync_file
 
 _TYPES = "types"
 
@@ -25,7 +26,15 @@ def save(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], *, about: Mappi
     Raises:
         RunFailed: it cannot be written (a full disk).
     """
-    from safetensors import SafetensorError
+    try:
+        with atomic_path(path) as temporary:
+            write(temporary, arrays, about=about)
+    except unwritable() as error:
+        raise RunFailed(f"{path} could not be written ({error}): free space; what was kept before is whole.") from error
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], *, about: Mapping[str, str] | None = None) -> None:
+    """Write `arrays` to `path` and wait until the disk has them; whoever calls sees to what a failure leaves."""
     from safetensors.numpy import save_file
 
     plain, types = {}, {}
@@ -35,12 +44,23 @@ def save(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], *, about: Mappi
             types[key] = "bfloat16"
             value = value.view(np.uint16)
         plain[key] = value
-    metadata = {**(about or {}), _TYPES: json.dumps(types)}
-    try:
-        with atomic_path(path) as temporary:
-            save_file(plain, temporary, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        raise RunFailed(f"{path} could not be written ({error}): free space; what was kept before is whole.") from error
+    save_file(plain, path, metadata={**(about or {}), _TYPES: json.dumps(types)})
+    sync_file(path)
+
+
+def unwritable() -> tuple[type[Exception], ...]:
+    """What `write` raises where a file cannot be written."""
+    from safetensors import SafetensorError
+
+    return OSError, SafetensorError
+
+
+def header_sum(path: Path) -> str:
+    """The SHA-256 of a safetensors file's header: its names, types, shapes and places. The rest are the tensors."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        size = min(int.from_bytes(length, "little"), path.stat().st_size)  # a damaged length must not fill the memory
+        return hashlib.sha256(length + file.read(size)).hexdigest()
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:

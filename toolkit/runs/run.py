@@ -19,6 +19,7 @@ from rich.console import Console, RenderableType
 
 from toolkit.errors import RunFailed, ToolkitError
 from toolkit.runs import files
+from toolkit.runs.checkpoints import FOLDER
 
 CONFIG = "config.yaml"
 SPEC = "data_spec.json"
@@ -26,12 +27,13 @@ RECORD = "record.json"
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
+TENSORBOARD = "tensorboard"
 LOG = "log.txt"
 BAD_EXAMPLES = "bad_examples.csv"
 LOCK = "lock"
 _OWN = (CONFIG, SPEC, RECORD, WEIGHTS, METRICS, LOG)
 # Beside these a new run does not begin either: it would write over them.
-_RESULTS = ("evaluation.json", "predictions.csv", "confusion.png", CURVES, "tensorboard")
+_RESULTS = ("evaluation.json", "predictions.csv", "confusion.png", CURVES, TENSORBOARD, FOLDER)
 
 
 class Run:
@@ -69,7 +71,8 @@ class Run:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(directory)
-            held = [name for name in (*_OWN, *_RESULTS) if (directory / name).exists()]
+            # A log alone was left by a process that was killed before its training began.
+            held = [name for name in (*_OWN, *_RESULTS) if name != LOG and (directory / name).exists()]
             if held:
                 _give_up(directory, lock)
                 raise ToolkitError(
@@ -90,7 +93,28 @@ class Run:
         Raises:
             ToolkitError: it is none, another process owns it, or it cannot be written.
         """
-        directory = check(directory)
+        return cls._taken(check(directory))
+
+    @classmethod
+    def resume(cls, directory: Path) -> Self:
+        """Take the directory of a run whose training began.
+
+        Raises:
+            ToolkitError: it is none, another process owns it, or it cannot be written.
+        """
+        directory = directory.absolute()
+        if not directory.is_dir():
+            raise ToolkitError(f"there is no run directory {directory}: give the folder that train printed.")
+        missing = [name for name in (CONFIG, SPEC, RECORD) if not (directory / name).is_file()]
+        if missing:
+            raise ToolkitError(
+                f"{directory} holds no run that began to train ({', '.join(missing)} is missing): give another "
+                "folder, or start a run without --resume."
+            )
+        return cls._taken(directory)
+
+    @classmethod
+    def _taken(cls, directory: Path) -> Self:
         try:
             return cls(directory, _take_lock(directory), new=False, created=False)
         except OSError as error:
@@ -117,6 +141,34 @@ class Run:
                 f"{self.path(METRICS)} could not be written ({error.strerror or error}): free space; the weights that "
                 "were kept before are whole."
             ) from error
+
+    def sync_metrics(self) -> int:
+        """Wait until the disk has all rows of `metrics.jsonl`; their number."""
+        path = self.path(METRICS)
+        if not path.exists():
+            return 0
+        files.sync_file(path)
+        return len(path.read_bytes().splitlines())
+
+    def cut_metrics(self, rows: int) -> list[dict[str, Any]]:
+        """Keep the first so many rows of `metrics.jsonl`, and give them.
+
+        Raises:
+            ToolkitError: there are fewer.
+        """
+        path = self.path(METRICS)
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        if len(lines) < rows:
+            raise ToolkitError(
+                f"{path} has {len(lines)} rows, but the checkpoint was written after {rows}: bring back the file as "
+                "train left it."
+            )
+        if len(lines) > rows:
+            files.write_text(path, "".join(lines[:rows]))
+        try:
+            return [json.loads(line) for line in lines[:rows]]
+        except ValueError as error:
+            raise ToolkitError(f"{path} is damaged ({error}): bring back the file as train left it.") from error
 
     def write_bad_examples(self, bad: Iterable[tuple[str, Any]]) -> None:
         """Write `bad_examples.csv` from pairs of a split and what has an `id` and a `reason`."""

@@ -41,5 +41,7 @@ def averaged_weights(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
+        if hasattr(model, "jax_state_sync"):
+            model.jax_state_sync()  # where the block was left by an exception, JAX would later put the averages back
         for variable, value in zip(variables, kept, strict=True):
             variable.assign(value)

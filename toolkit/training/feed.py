@@ -16,14 +16,14 @@ class Feed:
     """Batches for the loop.
 
     Attributes:
-        epoch: gives the training batches of an epoch (counted from 0) and a function that tells the seconds that its
-            consumer has waited for them.
+        epoch: gives the training batches of an epoch (counted from 0) from one of them on, and a function that tells
+            the seconds that its consumer has waited for them.
         validation: all of the validation part.
         batch_size: of `epoch`.
         per_epoch: batches in an epoch.
     """
 
-    epoch: Callable[[int], tuple[Any, Callable[[], float]]]
+    epoch: Callable[[int, int], tuple[Any, Callable[[], float]]]
     validation: Any
     batch_size: int
     per_epoch: int
@@ -40,10 +40,10 @@ def feed(
     check_augmentation(data.spec, augmentation)
     train = data.splits["train"]
 
-    def epoch(number: int) -> tuple[Any, Callable[[], float]]:
+    def epoch(number: int, skip: int) -> tuple[Any, Callable[[], float]]:
         meter = WaitMeter()
         batches = training_batches(
-            train, data.spec, batch_size=batch_size, seed=seed, epoch=number, augmentation=augmentation
+            train, data.spec, batch_size=batch_size, seed=seed, epoch=number, skip=skip, augmentation=augmentation
         )
         return meter.dataset(batches), lambda: meter.seconds
 

@@ -6,21 +6,28 @@ between the epochs (averages, validation, best weights, stopping) is done here, 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-import time
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from toolkit.errors import RunFailed, ToolkitError, did_you_mean
+from toolkit.runs import run as runs
+from toolkit.runs.checkpoints import Checkpoint
 from toolkit.runs.run import Run
 from toolkit.training.averages import averaged_weights, finalising_put_off
 from toolkit.training.feed import Feed
 from toolkit.training.guard import NonFiniteGuard
-from toolkit.training.monitors import Best, EarlyStopping
+from toolkit.training.keeper import Keep, Keeper, LeaveValidation, ValidationLeft
+from toolkit.training.monitors import Best, EarlyStopping, Plateau
+from toolkit.training.position import Position
 from toolkit.training.progress import EpochBar, figures
 from toolkit.training.recorder import StepRecorder, TensorBoard
+from toolkit.training.state import Generator, Restore, prepare, restore
 from toolkit.training.steps import steps_done
+from toolkit.training.stop import stop_signals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Outcome:
     Attributes:
         epochs: trained, the last maybe in part.
         micro_batches: trained.
-        seconds: of training and validation together.
+        seconds: of training and validation together, in all sittings.
         best: the epoch whose weights were kept.
     """
 
@@ -49,121 +56,201 @@ def fit(
     epochs: int,
     best_metric: str,
     early_stopping: Mapping[str, Any] | None = None,
+    plateau: Mapping[str, Any] | None = None,
     class_weights: Mapping[int, float] | None = None,
     log_every: int = 50,
     limit: int | None = None,
+    checkpoint: Mapping[str, Any] | None = None,
+    identity: str = "",
+    resume_from: Checkpoint | None = None,
 ) -> Outcome:
     """Train a compiled model, epoch by epoch.
 
     Args:
         save_weights: called with the model whenever `best_metric` improved (with its averaged weights, if any).
+        plateau: when to lower the rate, as `Plateau` takes it.
         class_weights: class → weight of its examples in the training loss.
         log_every: micro-batches between two rows of `metrics.jsonl`.
         limit: stop after so many micro-batches (a smoke run); None trains all epochs.
+        checkpoint: when to save, as `Keeper` takes it.
+        identity: of the run, written into its checkpoints.
+        resume_from: a checkpoint of this run; None begins at the first step.
 
     Raises:
-        RunFailed: the loss became non-finite; the weights kept before stay on disk.
-        ToolkitError: a metric to watch does not exist.
+        RunFailed: the loss became non-finite, or a checkpoint could not be written; what was kept before stays on disk.
+        Stopped: a signal came; a checkpoint was written.
+        ToolkitError: a metric to watch does not exist, or the checkpoint does not fit.
     """
-    best = Best(best_metric)
-    stopping = EarlyStopping(**early_stopping) if early_stopping else None
-    trained = 0
-    epoch = 0
-    start = time.perf_counter()
-    rate = _rate_function(model.optimizer, feed.per_epoch)
-    board = TensorBoard(run.path("tensorboard"))
-
-    def append(row: Mapping[str, Any]) -> None:
-        run.append_metrics(row)
-        board.write(row)
-
-    try:
-        for epoch in range(1, epochs + 1):
-            steps = feed.per_epoch if limit is None else min(feed.per_epoch, limit - trained)
-            logs, speed = _train_epoch(
-                model,
-                feed,
-                run,
-                append,
-                rate,
-                epoch,
-                trained,
-                steps,
-                title=f"epoch {epoch}/{epochs}",
-                class_weights=class_weights,
-                log_every=log_every,
-            )
-            trained += steps
-            with averaged_weights(model):
-                logs |= _validate(model, feed, epoch)
-                if best.update(epoch, _watched(logs, best_metric, "training.best_metric")):
-                    save_weights(model)
-            append({"kind": "epoch", "epoch": epoch, "step": trained, **logs, "learning_rate": rate(trained), **speed})
-            run.say(_line(f"epoch {epoch}/{epochs}", logs, speed, best=best.epoch == epoch))
-            if limit is not None and trained >= limit:
-                break
-            if stopping and stopping.update(_watched(logs, stopping.monitor, "training.early_stopping.monitor")):
-                run.say(
-                    f"stopped early: {stopping.monitor} has not improved for {stopping.patience} epochs "
-                    f"(best {stopping.best:.4f})"
-                )
-                break
-    finally:
-        board.close()
-    return Outcome(epochs=epoch, micro_batches=trained, seconds=time.perf_counter() - start, best=best)
-
-
-def _train_epoch(
-    model: Any,
-    feed: Feed,
-    run: Run,
-    append: Callable[[Mapping[str, Any]], None],
-    rate: Callable[[int], float],
-    epoch: int,
-    trained: int,
-    steps: int,
-    *,
-    title: str,
-    class_weights: Mapping[int, float] | None,
-    log_every: int,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """One `fit` call; the logs and the speed of the epoch."""
-    dataset, waited = feed.epoch(epoch - 1)
-    with EpochBar(run.console, title=title, steps=steps) as bar:
-        recorder = StepRecorder(
-            epoch=epoch,
-            first_step=trained,
-            batch_size=feed.batch_size,
+    if resume_from:
+        position = Position.from_dict(resume_from.state["position"])
+    else:
+        position = Position(
+            best=Best(best_metric),
+            stopping=EarlyStopping(**early_stopping) if early_stopping else None,
+            plateau=Plateau(**plateau) if plateau else None,
+        )
+    with stop_signals() as stop, contextlib.closing(_board(run, position.rows)) as board:
+        generator = Generator(resume_from.arrays if resume_from else {})
+        keeper = Keeper(run, model, position, stop, identity, generator, **(checkpoint or {}))
+        training = _Training(
+            model=model,
+            feed=feed,
+            run=run,
+            keeper=keeper,
+            board=board,
+            save_weights=save_weights,
+            epochs=epochs,
+            class_weights=class_weights,
             log_every=log_every,
-            append=append,
-            bar=bar,
-            waited=waited,
-            learning_rate=rate,
+            limit=limit,
         )
-        with finalising_put_off(model.optimizer):
-            history = model.fit(
-                dataset.take(steps),
-                initial_epoch=epoch - 1,
-                epochs=epoch,
-                callbacks=[NonFiniteGuard(epoch=epoch, first_step=trained), recorder],
-                class_weight=class_weights,
-                shuffle=False,  # the order is in the batches already
-                verbose=0,
+        training.begin(resume_from)
+        while not training.is_over():
+            training.epoch()
+    return Outcome(position.epoch - 1, position.trained, position.seconds, position.best)
+
+
+def _board(run: Run, rows: int) -> TensorBoard:
+    """TensorBoard's folder with the first so many rows of `metrics.jsonl`, which is cut behind them."""
+    kept = run.cut_metrics(rows)
+    directory = run.path(runs.TENSORBOARD)
+    if directory.exists():
+        shutil.rmtree(directory)  # it may hold what came after the checkpoint
+    board = TensorBoard(directory)
+    for row in kept:
+        board.write(row)
+    return board
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Training:
+    """What one process does of a training; `keeper.position` says where it stands."""
+
+    model: Any
+    feed: Feed
+    run: Run
+    keeper: Keeper
+    board: TensorBoard
+    save_weights: Callable[[Any], None]
+    epochs: int
+    class_weights: Mapping[int, float] | None
+    log_every: int
+    limit: int | None
+
+    def __post_init__(self) -> None:
+        self.at = self.keeper.position
+        self.checkpoint: Checkpoint | None = None  # what `fit` still has to restore
+
+    def begin(self, checkpoint: Checkpoint | None) -> None:
+        """Bring the model to where the checkpoint was written, or write the first one, of a run without steps."""
+        prepare(self.model, self.feed.validation)
+        if checkpoint is None:
+            self.keeper.save()
+            return
+        restore(self.model, checkpoint)
+        self.checkpoint = checkpoint
+
+    def is_over(self) -> bool:
+        """Whether all epochs are trained, or as much as was asked for, or early stopping has said so."""
+        limited = self.limit is not None and self.at.trained >= self.limit and not self.at.batch
+        return self.at.epoch > self.epochs or self.at.stopped_early or limited
+
+    def epoch(self) -> None:
+        """Train an epoch, or what is left of it, and validate."""
+        at, title = self.at, f"epoch {self.at.epoch}/{self.epochs}"
+        rate = _rate_function(self.model.optimizer, self.feed.per_epoch)
+        speed = self._train(title, rate)
+        with self._left_validation_is_saved(), averaged_weights(self.model):
+            logs = self._validate()
+            improved = at.best.update(at.epoch, _watched(logs, at.best.metric, "training.best_metric"))
+            if improved:
+                self.save_weights(self.model)
+        row = {"kind": "epoch", "epoch": at.epoch, "step": at.trained, **logs, "learning_rate": rate(at.trained)}
+        self._append({**row, **speed})
+        self.run.say(_line(title, logs, speed, best=improved))
+        at.epoch, at.batch, at.logs, at.recorder = at.epoch + 1, 0, {}, {}
+        self._heed_monitors(logs)
+        self.keeper.after_epoch(last=self.is_over())
+
+    def _train(self, title: str, rate: Callable[[int], float]) -> dict[str, float]:
+        """One `fit` call over the batches that are left, if any; the speed of the epoch."""
+        at, before = self.at, self.at.trained - self.at.batch
+        steps = self.feed.per_epoch if self.limit is None else min(self.feed.per_epoch, self.limit - before)
+        dataset, waited = self.feed.epoch(at.epoch - 1, at.batch)
+        with EpochBar(self.run.console, title=title, steps=steps) as bar:
+            recorder = StepRecorder(
+                epoch=at.epoch,
+                first_step=before,
+                batch_size=self.feed.batch_size,
+                log_every=self.log_every,
+                append=self._append,
+                bar=bar,
+                waited=waited,
+                learning_rate=rate,
+                state=at.recorder,
             )
-        if hasattr(model.optimizer, "flush"):
-            model.optimizer.flush()
-    return {name: float(values[-1]) for name, values in history.history.items()}, recorder.speed()
+            if at.batch < steps:
+                guard = NonFiniteGuard(epoch=at.epoch, first_step=at.trained)
+                keep = Keep(self.keeper, recorder.state)
+                callbacks: list[Any] = [self.keeper.generator, guard, recorder, keep]
+                if self.checkpoint:
+                    callbacks.insert(0, Restore(self.checkpoint))
+                with finalising_put_off(self.model.optimizer):
+                    self.model.fit(
+                        dataset.take(steps - at.batch),
+                        initial_epoch=at.epoch - 1,
+                        epochs=at.epoch,
+                        callbacks=callbacks,
+                        class_weight=self.class_weights,
+                        shuffle=False,  # the order is in the batches already
+                        verbose=0,
+                    )
+        self.checkpoint = None
+        if hasattr(self.model.optimizer, "flush"):
+            self.model.optimizer.flush()
+        return recorder.speed()
 
+    def _validate(self) -> dict[str, float]:
+        """The metrics of the epoch's training and of its validation."""
+        leave = [LeaveValidation(self.keeper.stop)]
+        measured = self.model.evaluate(self.feed.validation, callbacks=leave, verbose=0, return_dict=True)
+        logs = {**self.at.logs, **{f"val_{name}": float(value) for name, value in measured.items()}}
+        if not math.isfinite(logs["val_loss"]):
+            raise RunFailed(
+                f"the validation loss became {logs['val_loss']} after epoch {self.at.epoch}: lower "
+                "optimizer.learning_rate, or look for examples with extreme values."
+            )
+        return logs
 
-def _validate(model: Any, feed: Feed, epoch: int) -> dict[str, float]:
-    measured = model.evaluate(feed.validation, verbose=0, return_dict=True)
-    logs = {f"val_{name}": float(value) for name, value in measured.items()}
-    if not math.isfinite(logs["val_loss"]):
-        raise RunFailed(
-            f"the validation loss became {logs['val_loss']} after epoch {epoch}: lower optimizer.learning_rate, or "
-            "look for examples with extreme values."
-        )
-    return logs
+    @contextlib.contextmanager
+    def _left_validation_is_saved(self) -> Iterator[None]:
+        """Where a signal ends the validation, the epoch is saved as before it, to be validated when the run goes on."""
+        try:
+            yield
+        except ValidationLeft:
+            self.keeper.after_batch()
+
+    def _heed_monitors(self, logs: Mapping[str, float]) -> None:
+        """Early stopping and the plateau take in what was measured."""
+        stopping, plateau, optimizer = self.at.stopping, self.at.plateau, self.model.optimizer
+        if stopping and stopping.update(_watched(logs, stopping.monitor, "training.early_stopping.monitor")):
+            self.at.stopped_early = True
+            self.run.say(
+                f"stopped early: {stopping.monitor} has not improved for {stopping.patience} epochs "
+                f"(best {stopping.best:.4f})"
+            )
+        if plateau:
+            rate = _number(optimizer.learning_rate)
+            lower = plateau.lower(_watched(logs, plateau.monitor, "training.plateau.monitor"), rate)
+            if lower != rate:
+                optimizer.learning_rate = lower
+                self.run.say(
+                    f"learning rate {lower:g}: {plateau.monitor} has not improved for {plateau.patience} epochs"
+                )
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        self.run.append_metrics(row)
+        self.board.write(row)
 
 
 def _line(title: str, logs: Mapping[str, float], speed: Mapping[str, float], *, best: bool) -> str:
@@ -180,19 +267,24 @@ def _rate_function(optimizer: Any, per_epoch: int) -> Callable[[int], float]:
     It is computed and not read from the optimizer, whose variables are away while JAX trains.
     """
     import keras
-    from keras import ops
 
     rate = optimizer._learning_rate
     if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        constant = float(ops.convert_to_numpy(optimizer.learning_rate))
+        constant = _number(optimizer.learning_rate)
         return lambda trained: constant
     accumulation = optimizer.gradient_accumulation_steps
 
     def current(trained: int) -> float:
         done = steps_done(trained, per_epoch=per_epoch, accumulation=accumulation)
-        return float(ops.convert_to_numpy(rate(max(done, 1) - 1)))
+        return _number(rate(max(done, 1) - 1))
 
     return current
+
+
+def _number(value: Any) -> float:
+    from keras import ops
+
+    return float(ops.convert_to_numpy(value))
 
 
 def _watched(logs: Mapping[str, float], metric: str, key: str) -> float:

@@ -52,3 +52,18 @@ class EarlyStopping:
             return False
         self.waited += 1
         return self.waited >= self.patience
+
+
+@dataclasses.dataclass
+class Plateau(EarlyStopping):
+    """Lowers the rate, by `factor` and down to `min_rate`, where early stopping would stop; then counts anew."""
+
+    factor: float = 0.1
+    min_rate: float = 0.0
+
+    def lower(self, value: float, rate: float) -> float:
+        """Take `value` in; the rate from now on."""
+        if not self.update(value):
+            return rate
+        self.waited = 0
+        return min(rate, max(rate * self.factor, self.min_rate))

@@ -21,9 +21,11 @@ class StepRecorder(keras.callbacks.Callback):
     what a curve should show.
 
     Args:
+        first_step: micro-batches of the epochs before.
         append: takes a row.
         bar: takes the steps done and a text.
-        waited: seconds that the epoch's steps have spent waiting for data so far.
+        waited: seconds that this process's steps of the epoch have spent waiting for data so far.
+        state: what `state` gave, where the epoch was begun by another process.
     """
 
     def __init__(
@@ -37,23 +39,37 @@ class StepRecorder(keras.callbacks.Callback):
         bar: EpochBar,
         waited: Callable[[], float],
         learning_rate: Callable[[int], float],
+        state: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.epoch, self.first_step, self.batch_size, self.log_every = epoch, first_step, batch_size, log_every
         self.append, self.bar, self.waited, self.learning_rate = append, bar, waited, learning_rate
-        self.steps = 0
-        self.seconds = 0.0
+        state = state or {}
+        self._before = int(state.get("steps", 0)), float(state.get("seconds", 0.0)), float(state.get("waited", 0.0))
+        self.steps, self.seconds, _ = self._before
         self._shown = 0.0
-        self._row_steps = 0
-        self._row_seconds = 0.0
-        self._row_sums: dict[str, float] = {}
+        self._row_steps = int(state.get("row_steps", 0))
+        self._row_seconds = float(state.get("row_seconds", 0.0))
+        self._row_sums: dict[str, float] = dict(state.get("row_sums", {}))
+
+    def state(self) -> dict[str, Any]:
+        """What another process needs to go on with the epoch."""
+        return {
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "waited": self._waited(),
+            "row_steps": self._row_steps,
+            "row_seconds": self._row_seconds,
+            "row_sums": self._row_sums,
+        }
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._start = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.steps = batch + 1
-        self.seconds = time.perf_counter() - self._start
+        steps, seconds, _ = self._before
+        self.steps = steps + batch + 1
+        self.seconds = seconds + time.perf_counter() - self._start
         means = {name: float(value) for name, value in (logs or {}).items()}
         if self.seconds - self._shown > _REDRAW:
             self._shown = self.seconds
@@ -88,8 +104,11 @@ class StepRecorder(keras.callbacks.Callback):
         return {
             "seconds": self.seconds,
             "examples_per_second": self.steps * self.batch_size / seconds,
-            "data_wait_share": min(1.0, self.waited() / seconds),
+            "data_wait_share": min(1.0, self._waited() / seconds),
         }
+
+    def _waited(self) -> float:
+        return self._before[2] + self.waited()
 
 
 class TensorBoard:

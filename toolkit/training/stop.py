@@ -1,0 +1,48 @@
+"""SIGTERM and Ctrl-C in a training: stop at the end of the batch, with a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from toolkit.errors import ToolkitError
+
+
+class Stopped(ToolkitError):
+    """A signal stopped the training, and a checkpoint has it all. The exit code is the shell's for that signal."""
+
+    def __init__(self, text: str, received: int) -> None:
+        super().__init__(text)
+        self.exit_code = 128 + received
+
+
+class StopSignal:
+    """The signal that came, if one did."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def take(self, number: int, frame: Any) -> None:
+        """The handler: the first signal is kept for the loop, a second ends the process at once."""
+        if self.received is not None:
+            os._exit(128 + number)
+        self.received = number
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopSignal]:
+    """Within the block SIGTERM and SIGINT are only taken down; in another thread than the main one they are not."""
+    stop = StopSignal()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    earlier = {number: signal.signal(number, stop.take) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
