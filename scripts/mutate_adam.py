@@ -793,7 +793,7 @@ VARIANTS = [
         "simple_one_form_of_average",
         "a small β is averaged as a large one",
         TENSORFLOW,
-        [("if beta < 0.5:\n        moment.assign", "if beta < 0:\n        moment.assign")],
+        [("if beta < 0.5:\n        return moment.assign", "if beta < 0:\n        return moment.assign")],
     ),
     Variant(
         "simple_hat",
@@ -878,7 +878,7 @@ VARIANTS = [
         "fused_no_amsgrad",
         "AMSGrad is left out",
         TENSORFLOW,
-        [("if large and slot.largest is None and s.turned", "if large and s.turned")],
+        [("if _is_large(slot) and slot.largest is None and s.turned", "if _is_large(slot) and s.turned")],
     ),
     Variant(
         "fused_squares",

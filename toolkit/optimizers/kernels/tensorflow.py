@@ -137,12 +137,15 @@ def _update_dense(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scala
             g = g + s.decay * tf.cast(theta, g.dtype)
         elif slot.decays and theta.dtype == g.dtype:
             theta.assign_sub(s.decay * theta)
-        large = slot.m.value.shape.num_elements() >= _LARGE
         # Its relative with AMSGrad cannot be compiled by XLA.
-        if large and slot.largest is None and s.turned is not None and theta.dtype == g.dtype:
+        if _is_large(slot) and slot.largest is None and s.turned is not None and theta.dtype == g.dtype:
             _update_fused(theta, slot, g, s.turned)
         else:
             _update_simply(theta, slot, g, rule, s)
+
+
+def _is_large(slot: Slot) -> bool:
+    return int(slot.m.value.shape.num_elements()) >= _LARGE
 
 
 def _update_fused(theta: Any, slot: Slot, g: Any, s: Turned) -> None:
@@ -162,8 +165,10 @@ def _update_fused(theta: Any, slot: Slot, g: Any, s: Turned) -> None:
 
 def _update_simply(theta: Any, slot: Slot, g: Any, rule: Rule, s: Scalars) -> None:
     m, v = slot.m.value, slot.v.value
-    _average(m, g, rule.beta_1)
-    _average(v, tf.square(g), rule.beta_2)
+    done = _average(m, g, rule.beta_1)
+    # Of a large weight one after the other: each needs a copy of the gradient.
+    with tf.control_dependencies([done] if _is_large(slot) and done is not None else []):
+        _average(v, tf.square(g), rule.beta_2)
     if slot.largest is not None:
         v = slot.largest.value
         v.assign(tf.maximum(v, slot.v.value))
@@ -179,12 +184,13 @@ def _update_simply(theta: Any, slot: Slot, g: Any, rule: Rule, s: Scalars) -> No
     theta.assign(tf.cast(wide - s.step_size * m / (tf.sqrt(v) + s.epsilon), theta.dtype))
 
 
-def _average(moment: Any, value: Any, beta: float) -> None:
+def _average(moment: Any, value: Any, beta: float) -> Any:
+    """Move `moment` towards `value`; what does so, in a graph."""
     if beta < 0.5:
-        moment.assign(value + tf.constant(beta, moment.dtype) * (moment - value))
-    else:  # moment − (1−β)(moment − value), where the last two of three operations are one
-        share = tf.constant(1 - beta, moment.dtype)
-        tf.raw_ops.ResourceApplyGradientDescent(var=moment.handle, alpha=share, delta=moment - value)
+        return moment.assign(value + tf.constant(beta, moment.dtype) * (moment - value))
+    # moment − (1−β)(moment − value), where the last two of three operations are one
+    share = tf.constant(1 - beta, moment.dtype)
+    return tf.raw_ops.ResourceApplyGradientDescent(var=moment.handle, alpha=share, delta=moment - value)
 
 
 def when(condition: Any, action: Callable[[], None], variables: Sequence[Any]) -> None:
