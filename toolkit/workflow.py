@@ -424,6 +424,8 @@ def _fit(
             class_weights=class_weights,
             log_every=training.log_every,
             limit=limit,
+            on_non_finite=training.on_non_finite,
+            max_skipped=training.max_skipped,
             checkpoint=training.checkpoint.model_dump(),
             identity=_identity(config, data),
             resume_from=checkpoint,

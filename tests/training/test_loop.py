@@ -1,5 +1,6 @@
 """The loop on a small network, fed with fixed batches, against `train_on_batch` and NumPy."""
 
+import dataclasses
 import json
 import math
 
@@ -10,6 +11,8 @@ import tensorflow as tf
 from keras import ops
 
 from toolkit.errors import RunFailed, ToolkitError
+from toolkit.optimizers import Adam
+from toolkit.runs import checkpoints
 from toolkit.runs import run as runs
 from toolkit.runs.run import Run
 from toolkit.training.feed import Feed
@@ -26,18 +29,17 @@ def make_batches(epoch):
     return x, (x.sum(axis=-1) > 0).astype("int32")
 
 
-def make_feed(spoil=None):
-    """Batches that depend on the epoch alone; `spoil=(epoch, step)` puts a NaN into one of them."""
+def make_feed():
+    """Batches that depend on the epoch alone."""
 
     def epoch(number, skip):
         x, y = make_batches(number)
-        if spoil and spoil[0] == number:
-            x[spoil[1], 0, 0] = math.nan
         return tf.data.Dataset.from_tensor_slices((x[skip:], y[skip:])), lambda: 0.0
 
     x, y = make_batches(99)
     return Feed(
         epoch=epoch,
+        ids=lambda number, step: [f"{number}/{step}/{i}" for i in range(BATCH_SIZE)],
         validation=tf.data.Dataset.from_tensor_slices((x, y)),
         batch_size=BATCH_SIZE,
         per_epoch=BATCHES,
@@ -132,10 +134,122 @@ def test_averages_go_on_over_epochs_and_are_what_is_validated_and_kept(tmp_path)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
-def test_the_first_non_finite_loss_stops_with_its_place(tmp_path):
-    with pytest.raises(RunFailed, match="loss became nan in epoch 2, step 8: lower optimizer.learning_rate"):
-        train(make_model(), tmp_path, feed=make_feed(spoil=(1, 2)))
-    assert [row["epoch"] for row in rows(tmp_path, "epoch")] == [1]
+# --- numbers that are not finite --------------------------------------------------------------------------------------
+
+
+class Root(keras.layers.Layer):
+    """√|x|, whose gradient at 0 is infinite."""
+
+    def call(self, x):
+        return ops.sqrt(ops.abs(x))
+
+
+def make_delicate_model():
+    """Everything that a skipped step must leave alone: weights, averages, statistics, seeds, metrics."""
+    keras.utils.set_random_seed(1)
+    layers = [
+        keras.layers.Dense(4, use_bias=False, name="first"),
+        Root(name="root"),
+        keras.layers.BatchNormalization(name="norm"),
+        keras.layers.Dropout(0.2, seed=3),
+        keras.layers.Dense(CLASSES, name="logits"),
+    ]
+    model = keras.Sequential([keras.Input((FEATURES,)), *layers])
+    model.compile(
+        optimizer=Adam(0.05, use_ema=True, ema_momentum=0.5),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    return model
+
+
+def spoilt_feed(value, *, leave_out=False):
+    """The third batch of the second epoch holds `value` (NaN spoils the loss, 0 only the gradient), or is not there."""
+    feed = make_feed()
+
+    def epoch(number, skip):
+        x, y = make_batches(number)
+        if number == 1:
+            x[2] = value
+            if leave_out:
+                x, y = np.delete(x, 2, axis=0), np.delete(y, 2, axis=0)
+        return tf.data.Dataset.from_tensor_slices((x[skip:], y[skip:])), lambda: 0.0
+
+    return dataclasses.replace(feed, epoch=epoch)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0])
+def test_a_skipped_step_leaves_everything_as_if_it_had_not_been(tmp_path, value):
+    skipping, without = make_delicate_model(), make_delicate_model()
+    train(skipping, tmp_path / "a", feed=spoilt_feed(value), epochs=2, on_non_finite="skip")
+    # The other run ends one batch earlier: as a limit, which is in micro-batches.
+    train(without, tmp_path / "b", feed=spoilt_feed(value, leave_out=True), epochs=2, limit=2 * BATCHES - 1)
+    for ours, theirs in zip(weights_of(skipping), weights_of(without), strict=True):
+        assert np.isfinite(ours).all()
+        np.testing.assert_array_equal(ours, theirs)
+    for ours, theirs in zip(skipping.optimizer.variables, without.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs))
+    (_, ours), (_, theirs) = (rows(tmp_path / name, "epoch") for name in "ab")
+    for metric in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        assert ours[metric] == theirs[metric]
+    said = (tmp_path / "a" / "run" / runs.LOG).read_text()
+    what = "gradient" if value == 0 else "loss"
+    assert (
+        f"skipped step 3 of epoch 2, whose {what} is not finite (1 of at most 10); its examples: 1/2/0, 1/2/1" in said
+    )
+
+
+def test_rows_leave_skipped_steps_out(tmp_path):
+    train(
+        make_delicate_model(), tmp_path / "a", feed=spoilt_feed(math.nan), epochs=2, on_non_finite="skip", log_every=1
+    )
+    train(
+        make_delicate_model(),
+        tmp_path / "b",
+        feed=spoilt_feed(math.nan, leave_out=True),
+        epochs=2,
+        limit=9,
+        log_every=1,
+    )
+    ours, theirs = (rows(tmp_path / name, "step") for name in "ab")
+    assert [row["step"] for row in ours] == [1, 2, 3, 4, 5, 6, 7, 9, 10]
+    np.testing.assert_allclose([row["loss"] for row in ours], [row["loss"] for row in theirs], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        (
+            math.nan,
+            r"a loss that is not finite: the input of the batch is not finite in 4 of 4 examples \(1/2/0, 1/2/1,",
+        ),
+        (1e38, r"a loss that is not finite: layer (first|root|norm) gives numbers that are not finite for 4 of 4 ex"),
+        (0.0, r"a gradient that is not finite: the gradient of first/kernel is not finite"),
+    ],
+)
+def test_a_step_that_is_not_finite_stops_with_its_place_and_cause(tmp_path, value, cause):
+    model = make_delicate_model()
+    if value == 1e38:
+        model.get_layer("first").kernel.assign(np.full((FEATURES, 4), 1e5))
+    with pytest.raises(RunFailed, match=rf"step 3 of epoch 2 gave {cause}"):
+        train(model, tmp_path, feed=spoilt_feed(value))
+    folder = tmp_path / "run" / "checkpoints"
+    # saved as it was before the step, and finite
+    kept = checkpoints.load(folder / checkpoints.names(folder)[-1])
+    assert kept.state["position"]["trained"] == BATCHES + 2
+    assert all(np.isfinite(value).all() for value in kept.arrays.values() if value.dtype.kind == "f")
+
+
+def test_one_skipped_step_too_many_stops(tmp_path):
+    with pytest.raises(RunFailed, match="not finite: the input"):
+        train(make_delicate_model(), tmp_path, feed=spoilt_feed(math.nan), on_non_finite="skip", max_skipped=0)
+
+
+def test_a_weight_that_is_not_finite_is_named(tmp_path):
+    model = make_delicate_model()
+    model.get_layer("logits").bias.assign([0.0, math.nan])
+    with pytest.raises(RunFailed, match="step 1 of epoch 1 gave a loss that is not finite: the weight logits/bias is"):
+        train(model, tmp_path)
 
 
 def test_early_stopping_ends_the_training(tmp_path):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from toolkit.types import Beta, Degrees, Fraction, Hertz, NonNegative, Positive, Probability, Share, Size
+from toolkit.types import Beta, Count, Degrees, Fraction, Hertz, NonNegative, Positive, Probability, Share, Size
 
 MetricName = Literal["val_loss", "val_accuracy", "loss", "accuracy"]
 
@@ -138,6 +138,11 @@ class TrainingOptions(Options):
         Plateau | None, Field(description="lower the rate when a metric no longer improves; null: never")
     ] = None
     checkpoint: Annotated[Checkpoint, Field(description="when the training is saved")] = Checkpoint()
+    on_non_finite: Annotated[
+        Literal["stop", "skip"],
+        Field(description="what is done about a step whose loss or gradient is NaN or infinite; it changes no weight"),
+    ] = "stop"
+    max_skipped: Annotated[Count, Field(description="steps that may be skipped in a run; one more stops it")] = 10
     class_weights: Annotated[
         Literal["balanced"] | None, Field(description="balanced: rare classes count more in the loss")
     ] = None

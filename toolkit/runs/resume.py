@@ -12,7 +12,15 @@ from toolkit.errors import ToolkitError
 from toolkit.runs.run import RECORD
 
 # Keys of a config that may change without changing what was trained so far.
-FREE = ("name", "data.cache", "training.epochs", "training.checkpoint", "optimizer.schedule.total_steps")
+FREE = (
+    "name",
+    "data.cache",
+    "training.epochs",
+    "training.checkpoint",
+    "training.on_non_finite",
+    "training.max_skipped",
+    "optimizer.schedule.total_steps",
+)
 # Those that may change the last digits.
 TOLD = ("training.threads",)
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from toolkit.data.batches import check_augmentation, evaluation_batches, training_batches
+from toolkit.data.batches import batch_ids, check_augmentation, evaluation_batches, training_batches
 from toolkit.data.load import Data, steps_per_epoch
 from toolkit.data.wait import WaitMeter
 
@@ -18,12 +18,14 @@ class Feed:
     Attributes:
         epoch: gives the training batches of an epoch (counted from 0) from one of them on, and a function that tells
             the seconds that its consumer has waited for them.
+        ids: those of the examples in a batch of an epoch (both counted from 0).
         validation: all of the validation part.
         batch_size: of `epoch`.
         per_epoch: batches in an epoch.
     """
 
     epoch: Callable[[int, int], tuple[Any, Callable[[], float]]]
+    ids: Callable[[int, int], list[str]]
     validation: Any
     batch_size: int
     per_epoch: int
@@ -49,6 +51,7 @@ def feed(
 
     return Feed(
         epoch=epoch,
+        ids=lambda number, step: batch_ids(train, batch_size=batch_size, seed=seed, epoch=number, step=step),
         validation=evaluation_batches(data.splits["validation"], data.spec, batch_size=evaluation_batch_size),
         batch_size=batch_size,
         per_epoch=steps_per_epoch(train, batch_size),

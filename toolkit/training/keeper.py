@@ -13,6 +13,7 @@ import keras
 
 from toolkit.runs import checkpoints
 from toolkit.runs.run import Run
+from toolkit.training.guard import KEY, was_skipped
 from toolkit.training.position import Position
 from toolkit.training.state import Generator, capture
 from toolkit.training.stop import Stopped, StopSignal
@@ -101,7 +102,8 @@ class Keep(keras.callbacks.Callback):
         position = self.keeper.position
         position.batch += 1
         position.trained += 1
-        position.logs = {name: float(value) for name, value in (logs or {}).items()}
+        if not was_skipped(logs):
+            position.logs = {name: float(value) for name, value in (logs or {}).items() if name != KEY}
         position.recorder = self.recorder_state()
         self.keeper.after_batch()
 

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from toolkit.errors import RunFailed, ToolkitError, did_you_mean
 from toolkit.runs import run as runs
@@ -19,12 +19,13 @@ from toolkit.runs.checkpoints import Checkpoint
 from toolkit.runs.run import Run
 from toolkit.training.averages import averaged_weights, finalising_put_off
 from toolkit.training.feed import Feed
-from toolkit.training.guard import NonFiniteGuard
+from toolkit.training.guard import NonFiniteStep, Watch, guarded_steps
 from toolkit.training.keeper import Keep, Keeper, LeaveValidation, ValidationLeft
 from toolkit.training.monitors import Best, EarlyStopping, Plateau
 from toolkit.training.position import Position
 from toolkit.training.progress import EpochBar, figures
 from toolkit.training.recorder import StepRecorder, TensorBoard
+from toolkit.training.replay import find_cause
 from toolkit.training.state import Generator, Restore, prepare, restore
 from toolkit.training.steps import steps_done
 from toolkit.training.stop import stop_signals
@@ -60,6 +61,8 @@ def fit(
     class_weights: Mapping[int, float] | None = None,
     log_every: int = 50,
     limit: int | None = None,
+    on_non_finite: str = "stop",
+    max_skipped: int = 10,
     checkpoint: Mapping[str, Any] | None = None,
     identity: str = "",
     resume_from: Checkpoint | None = None,
@@ -72,12 +75,14 @@ def fit(
         class_weights: class → weight of its examples in the training loss.
         log_every: micro-batches between two rows of `metrics.jsonl`.
         limit: stop after so many micro-batches (a smoke run); None trains all epochs.
+        on_non_finite: "stop" or "skip" a step whose loss or gradient is NaN or infinite; it changes nothing either way.
+        max_skipped: of the run; one more stops it.
         checkpoint: when to save, as `Keeper` takes it.
         identity: of the run, written into its checkpoints.
         resume_from: a checkpoint of this run; None begins at the first step.
 
     Raises:
-        RunFailed: the loss became non-finite, or a checkpoint could not be written; what was kept before stays on disk.
+        RunFailed: a step was not finite, or a checkpoint could not be written; what was kept before stays on disk.
         Stopped: a signal came; a checkpoint was written.
         ToolkitError: a metric to watch does not exist, or the checkpoint does not fit.
     """
@@ -103,10 +108,12 @@ def fit(
             class_weights=class_weights,
             log_every=log_every,
             limit=limit,
+            max_skipped=max_skipped if on_non_finite == "skip" else 0,
         )
         training.begin(resume_from)
-        while not training.is_over():
-            training.epoch()
+        with guarded_steps(model):
+            while not training.is_over():
+                training.epoch()
     return Outcome(position.epoch - 1, position.trained, position.seconds, position.best)
 
 
@@ -136,6 +143,7 @@ class _Training:
     class_weights: Mapping[int, float] | None
     log_every: int
     limit: int | None
+    max_skipped: int
 
     def __post_init__(self) -> None:
         self.at = self.keeper.position
@@ -190,25 +198,54 @@ class _Training:
                 state=at.recorder,
             )
             if at.batch < steps:
-                guard = NonFiniteGuard(epoch=at.epoch, first_step=at.trained)
                 keep = Keep(self.keeper, recorder.state)
-                callbacks: list[Any] = [self.keeper.generator, guard, recorder, keep]
+                callbacks: list[Any] = [self.keeper.generator, Watch(self._skips), recorder, keep]
                 if self.checkpoint:
                     callbacks.insert(0, Restore(self.checkpoint))
-                with finalising_put_off(self.model.optimizer):
-                    self.model.fit(
-                        dataset.take(steps - at.batch),
-                        initial_epoch=at.epoch - 1,
-                        epochs=at.epoch,
-                        callbacks=callbacks,
-                        class_weight=self.class_weights,
-                        shuffle=False,  # the order is in the batches already
-                        verbose=0,
-                    )
+                try:
+                    with finalising_put_off(self.model.optimizer):
+                        self.model.fit(
+                            dataset.take(steps - at.batch),
+                            initial_epoch=at.epoch - 1,
+                            epochs=at.epoch,
+                            callbacks=callbacks,
+                            class_weight=self.class_weights,
+                            shuffle=False,  # the order is in the batches already
+                            verbose=0,
+                        )
+                except NonFiniteStep as error:
+                    self._fail(error.code)
         self.checkpoint = None
         if hasattr(self.model.optimizer, "flush"):
             self.model.optimizer.flush()
         return recorder.speed()
+
+    def _skips(self, code: int) -> bool:
+        """Whether the step that comes next in the position may be left out; if so, it is told."""
+        at = self.at
+        if at.skipped >= self.max_skipped:
+            return False
+        at.skipped += 1
+        what, ids = "gradient" if code > 0 else "loss", self.feed.ids(at.epoch - 1, at.batch)
+        self.run.say(
+            f"warning: skipped step {at.batch + 1} of epoch {at.epoch}, whose {what} is not finite "
+            f"({at.skipped} of at most {self.max_skipped}); its examples: {', '.join(ids)}"
+        )
+        return True
+
+    def _fail(self, code: int) -> NoReturn:
+        """Save the run as it was before the step that comes next, and tell what in that step is not finite."""
+        at = self.at
+        self.keeper.save()
+        batch = next(iter(self.feed.epoch(at.epoch - 1, at.batch)[0].take(1)))
+        cause = find_cause(self.model, batch[0], self.feed.ids(at.epoch - 1, at.batch), code)
+        skipped = f" ({at.skipped} steps were skipped before)" if at.skipped else ""
+        raise RunFailed(
+            f"step {at.batch + 1} of epoch {at.epoch} gave a {'gradient' if code > 0 else 'loss'} that is not "
+            f"finite{skipped}: {cause}. The run is saved as it was before; to leave such steps out, `toolkit train "
+            f"--resume {self.run.directory} --set training.on_non_finite=skip`, or train anew with a lower "
+            "optimizer.learning_rate, with optimizer.schedule.warmup_steps or optimizer.global_clipnorm."
+        )
 
     def _validate(self) -> dict[str, float]:
         """The metrics of the epoch's training and of its validation."""

@@ -22,6 +22,7 @@ class Position:
         trained: micro-batches of the whole run.
         seconds: of training and validation, in all sittings.
         rows: of `metrics.jsonl`.
+        skipped: steps whose loss or gradient was not finite.
         logs: metrics of the epoch so far, means over its examples.
         recorder: what `StepRecorder` knows of the epoch.
         stopped_early: whether early stopping has ended the training.
@@ -35,6 +36,7 @@ class Position:
     trained: int = 0
     seconds: float = 0.0
     rows: int = 0
+    skipped: int = 0
     logs: dict[str, float] = dataclasses.field(default_factory=dict)
     recorder: dict[str, Any] = dataclasses.field(default_factory=dict)
     stopped_early: bool = False

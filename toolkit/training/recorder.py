@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from toolkit.training.guard import KEY, was_skipped
 from toolkit.training.progress import EpochBar, figures
 
 _REDRAW = 0.2  # seconds; making the text costs as much as a small model's step
@@ -48,6 +49,8 @@ class StepRecorder(keras.callbacks.Callback):
         self._before = int(state.get("steps", 0)), float(state.get("seconds", 0.0)), float(state.get("waited", 0.0))
         self.steps, self.seconds, _ = self._before
         self._shown = 0.0
+        self._skipped = int(state.get("skipped", 0))  # steps that are in no mean
+        self._means: dict[str, float] = dict(state.get("means", {}))
         self._row_steps = int(state.get("row_steps", 0))
         self._row_seconds = float(state.get("row_seconds", 0.0))
         self._row_sums: dict[str, float] = dict(state.get("row_sums", {}))
@@ -58,6 +61,8 @@ class StepRecorder(keras.callbacks.Callback):
             "steps": self.steps,
             "seconds": self.seconds,
             "waited": self._waited(),
+            "skipped": self._skipped,
+            "means": self._means,
             "row_steps": self._row_steps,
             "row_seconds": self._row_seconds,
             "row_sums": self._row_sums,
@@ -70,21 +75,27 @@ class StepRecorder(keras.callbacks.Callback):
         steps, seconds, _ = self._before
         self.steps = steps + batch + 1
         self.seconds = seconds + time.perf_counter() - self._start
-        means = {name: float(value) for name, value in (logs or {}).items()}
+        if was_skipped(logs):
+            self._skipped += 1
+        else:
+            self._means = {name: float(value) for name, value in (logs or {}).items() if name != KEY}
         if self.seconds - self._shown > _REDRAW:
             self._shown = self.seconds
             speed = self.speed()
             self.bar.update(
                 self.steps,
-                f"{figures(means)}  {speed['examples_per_second']:,.0f} examples/s  "
+                f"{figures(self._means)}  {speed['examples_per_second']:,.0f} examples/s  "
                 f"data {100 * speed['data_wait_share']:.0f} %",
             )
         if (self.first_step + self.steps) % self.log_every == 0:
-            self._write_row(means)
+            self._write_row()
 
-    def _write_row(self, means: Mapping[str, float]) -> None:
-        count = self.steps - self._row_steps
-        sums = {name: mean * self.steps for name, mean in means.items()}
+    def _write_row(self) -> None:
+        steps = self.steps - self._skipped
+        count = steps - self._row_steps
+        if not count:
+            return
+        sums = {name: mean * steps for name, mean in self._means.items()}
         row = {name: (total - self._row_sums.get(name, 0.0)) / count for name, total in sums.items()}
         self.append(
             {
@@ -96,7 +107,7 @@ class StepRecorder(keras.callbacks.Callback):
                 "examples_per_second": count * self.batch_size / max(self.seconds - self._row_seconds, 1e-9),
             }
         )
-        self._row_steps, self._row_seconds, self._row_sums = self.steps, self.seconds, sums
+        self._row_steps, self._row_seconds, self._row_sums = steps, self.seconds, sums
 
     def speed(self) -> dict[str, float]:
         """Seconds, examples per second and share of waiting of the epoch's steps."""
