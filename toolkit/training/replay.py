@@ -19,10 +19,11 @@ def find_cause(model: keras.Model, inputs: Any, ids: Sequence[str], code: int) -
 
     Args:
         model: as it was before the step.
-        inputs: of the batch.
+        inputs: of the batch, as tf.data gives them.
         ids: of its examples.
         code: what the guard said, see `guard.KEY`.
     """
+    inputs = keras.tree.map_structure(lambda value: ops.convert_to_tensor(value.numpy()), inputs)
     for name, variable in named_variables(model).items():
         if not np.isfinite(_array(variable)).all():
             return f"the weight {name} is not finite"
@@ -46,8 +47,9 @@ def _outputs(model: keras.Model, inputs: Any) -> list[tuple[str, Any]]:
         return []
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     kept = [(variable, np.array(_array(variable))) for variable in model.non_trainable_variables]
+    start = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     try:
-        values = keras.Model(model.inputs, [layer.output for layer in layers])(inputs, training=True)
+        values = keras.Model(start, [layer.output for layer in layers])(inputs, training=True)
     finally:
         for variable, value in kept:
             variable.assign(value)
