@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -114,6 +116,21 @@ def test_a_resumed_run_ends_as_if_it_had_not_been_interrupted(tmp_path, whole, s
             workflow.resume(tmp_path / "run")
     workflow.resume(tmp_path / "run")
     assert_same(tmp_path / "run", whole[text])
+
+
+@every_backend
+def test_two_runs_of_a_config_are_equal_to_the_bit(tmp_path, whole):
+    workflow.train(make_config(tmp_path, AUDIO), run_dir=tmp_path / "run")
+    assert_same(tmp_path / "run", whole[AUDIO])
+
+
+@every_backend
+def test_deterministic_operations_are_enough_for_training(tmp_path):
+    """In a process of its own, since it cannot be taken back."""
+    make_config(tmp_path, IMAGES, "training.deterministic=true")
+    code = "from toolkit.cli import main; main(['train', 'small.yaml', '--set', 'training.deterministic=true'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 @every_backend

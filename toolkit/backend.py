@@ -16,12 +16,16 @@ _STARTUP_NOTE = re.compile(
 )
 
 
-def select(backend: str, *, key: str = "training.backend", threads: int | None = None) -> None:
+def select(
+    backend: str, *, key: str = "training.backend", threads: int | None = None, deterministic: bool = False
+) -> None:
     """Make `backend` (tensorflow, jax, torch) the one that Keras runs on in this process.
 
     Args:
         key: where the choice stands, for messages.
         threads: of one operation; None leaves it to the backend.
+        deterministic: ask the backend for operations that give the same bits each time; on the CPU it has no others
+            that the toolkit uses.
 
     Raises:
         ToolkitError: `KERAS_BACKEND` says otherwise, Keras was imported with another one, the backend is not
@@ -40,6 +44,8 @@ def select(backend: str, *, key: str = "training.backend", threads: int | None =
             )
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # no informational lines; warnings and errors stay
+    if deterministic:
+        _prepare_determinism(backend)
     try:
         with _startup_notes_dropped():
             import keras  # noqa: F401 - the first import fixes the backend
@@ -49,11 +55,34 @@ def select(backend: str, *, key: str = "training.backend", threads: int | None =
                 _hide_gpus(key, backend)
             if threads:
                 _limit_threads(backend, threads)
+            if deterministic:
+                _demand_determinism(backend)
             tf.config.list_logical_devices()  # looks for accelerators now, so that its notes are dropped, too
     except ModuleNotFoundError as error:
         raise ToolkitError(
             f"{key} is {backend}, which is not installed ({error.name}): pip install 'toolkit[{backend}]'."
         ) from error
+
+
+def _prepare_determinism(backend: str) -> None:
+    """What is read when the backend starts."""
+    if backend == "jax":
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    elif backend == "torch":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def _demand_determinism(backend: str) -> None:
+    """Operations that have no deterministic form raise an error from now on, in this process."""
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    elif backend == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(True)
 
 
 def _hide_gpus(key: str, backend: str) -> None:

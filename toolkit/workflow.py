@@ -203,7 +203,8 @@ def _set_up(config: RunConfig, backend: str | None = None) -> RunConfig:
         training = config.training.model_copy(update={"backend": backend, "threads": None})
         config = dataclasses.replace(config, training=training)
     key = "--backend" if backend else "training.backend"
-    backends.select(config.training.backend, key=key, threads=config.training.threads)
+    training = config.training
+    backends.select(training.backend, key=key, threads=training.threads, deterministic=training.deterministic)
     import keras
 
     keras.utils.set_random_seed(config.seed)
@@ -269,6 +270,7 @@ def _feed(config: RunConfig, data: Data) -> Feed:
         evaluation_batch_size=options.evaluation_batch_size,
         seed=config.seed,
         augmentation=options.augmentation.model_dump() if options.augmentation else {},
+        metered=not config.training.deterministic,  # TensorFlow then has no clock
     )
 
 

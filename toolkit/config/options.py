@@ -128,6 +128,9 @@ class TrainingOptions(Options):
     threads: Annotated[
         Size | None, Field(description="CPU threads of one operation; null: the backend's own choice; not with jax")
     ] = None
+    deterministic: Annotated[
+        bool, Field(description="the same bits in every run on a GPU, slower; on the CPU that is so anyway")
+    ] = False
     best_metric: Annotated[
         MetricName, Field(description="the weights of the epoch that is best in this metric are kept")
     ] = "val_loss"

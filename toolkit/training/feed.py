@@ -17,14 +17,14 @@ class Feed:
 
     Attributes:
         epoch: gives the training batches of an epoch (counted from 0) from one of them on, and a function that tells
-            the seconds that its consumer has waited for them.
+            the seconds that its consumer has waited for them, or None where that cannot be measured.
         ids: those of the examples in a batch of an epoch (both counted from 0).
         validation: all of the validation part.
         batch_size: of `epoch`.
         per_epoch: batches in an epoch.
     """
 
-    epoch: Callable[[int, int], tuple[Any, Callable[[], float]]]
+    epoch: Callable[[int, int], tuple[Any, Callable[[], float] | None]]
     ids: Callable[[int, int], list[str]]
     validation: Any
     batch_size: int
@@ -32,9 +32,17 @@ class Feed:
 
 
 def feed(
-    data: Data, *, batch_size: int, evaluation_batch_size: int, seed: int, augmentation: Mapping[str, Any]
+    data: Data,
+    *,
+    batch_size: int,
+    evaluation_batch_size: int,
+    seed: int,
+    augmentation: Mapping[str, Any],
+    metered: bool = True,
 ) -> Feed:
     """Training batches in the order of `seed`, augmented, and the validation part as it stands.
+
+    `metered` tells how long they were waited for, by a clock in the pipeline.
 
     Raises:
         ToolkitError: a batch is larger than the training part, or the augmentation does not fit the kind of data.
@@ -42,11 +50,13 @@ def feed(
     check_augmentation(data.spec, augmentation)
     train = data.splits["train"]
 
-    def epoch(number: int, skip: int) -> tuple[Any, Callable[[], float]]:
-        meter = WaitMeter()
+    def epoch(number: int, skip: int) -> tuple[Any, Callable[[], float] | None]:
         batches = training_batches(
             train, data.spec, batch_size=batch_size, seed=seed, epoch=number, skip=skip, augmentation=augmentation
         )
+        if not metered:
+            return batches, None
+        meter = WaitMeter()
         return meter.dataset(batches), lambda: meter.seconds
 
     return Feed(

@@ -23,7 +23,7 @@ from toolkit.training.guard import NonFiniteStep, Watch, guarded_steps
 from toolkit.training.keeper import Keep, Keeper, LeaveValidation, ValidationLeft
 from toolkit.training.monitors import Best, EarlyStopping, Plateau
 from toolkit.training.position import Position
-from toolkit.training.progress import EpochBar, figures
+from toolkit.training.progress import EpochBar, figures, speed_figures
 from toolkit.training.recorder import StepRecorder, TensorBoard
 from toolkit.training.replay import find_cause
 from toolkit.training.state import Generator, Restore, prepare, restore
@@ -292,10 +292,7 @@ class _Training:
 
 def _line(title: str, logs: Mapping[str, float], speed: Mapping[str, float], *, best: bool) -> str:
     """What a person reads about an epoch."""
-    return (
-        f"{title}  {figures(logs)}  {speed['examples_per_second']:,.0f} examples/s  "
-        f"data {100 * speed['data_wait_share']:.0f} %  {speed['seconds']:.0f} s{'  best' if best else ''}"
-    )
+    return f"{title}  {figures(logs)}  {speed_figures(speed)}  {speed['seconds']:.0f} s{'  best' if best else ''}"
 
 
 def _rate_function(optimizer: Any, per_epoch: int) -> Callable[[int], float]:

@@ -51,3 +51,9 @@ def figures(logs: Mapping[str, float]) -> str:
     for name, value in logs.items():
         parts.append(f"{name} {100 * value:.2f} %" if name.endswith("accuracy") else f"{name} {value:.4f}")
     return "  ".join(parts)
+
+
+def speed_figures(speed: Mapping[str, float]) -> str:
+    """`1,234 examples/s  data 5 %`, the share of waiting where it was measured."""
+    share = speed.get("data_wait_share")
+    return f"{speed['examples_per_second']:,.0f} examples/s" + ("" if share is None else f"  data {100 * share:.0f} %")

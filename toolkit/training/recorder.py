@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from toolkit.training.guard import KEY, was_skipped
-from toolkit.training.progress import EpochBar, figures
+from toolkit.training.progress import EpochBar, figures, speed_figures
 
 _REDRAW = 0.2  # seconds; making the text costs as much as a small model's step
 
@@ -25,7 +25,7 @@ class StepRecorder(keras.callbacks.Callback):
         first_step: micro-batches of the epochs before.
         append: takes a row.
         bar: takes the steps done and a text.
-        waited: seconds that this process's steps of the epoch have spent waiting for data so far.
+        waited: seconds that this process's steps of the epoch have spent waiting for data so far; None: not measured.
         state: what `state` gave, where the epoch was begun by another process.
     """
 
@@ -38,7 +38,7 @@ class StepRecorder(keras.callbacks.Callback):
         log_every: int,
         append: Callable[[Mapping[str, Any]], None],
         bar: EpochBar,
-        waited: Callable[[], float],
+        waited: Callable[[], float] | None,
         learning_rate: Callable[[int], float],
         state: Mapping[str, Any] | None = None,
     ) -> None:
@@ -81,12 +81,7 @@ class StepRecorder(keras.callbacks.Callback):
             self._means = {name: float(value) for name, value in (logs or {}).items() if name != KEY}
         if self.seconds - self._shown > _REDRAW:
             self._shown = self.seconds
-            speed = self.speed()
-            self.bar.update(
-                self.steps,
-                f"{figures(self._means)}  {speed['examples_per_second']:,.0f} examples/s  "
-                f"data {100 * speed['data_wait_share']:.0f} %",
-            )
+            self.bar.update(self.steps, f"{figures(self._means)}  {speed_figures(self.speed())}")
         if (self.first_step + self.steps) % self.log_every == 0:
             self._write_row()
 
@@ -112,14 +107,11 @@ class StepRecorder(keras.callbacks.Callback):
     def speed(self) -> dict[str, float]:
         """Seconds, examples per second and share of waiting of the epoch's steps."""
         seconds = max(self.seconds, 1e-9)
-        return {
-            "seconds": self.seconds,
-            "examples_per_second": self.steps * self.batch_size / seconds,
-            "data_wait_share": min(1.0, self._waited() / seconds),
-        }
+        speed = {"seconds": self.seconds, "examples_per_second": self.steps * self.batch_size / seconds}
+        return speed if self.waited is None else {**speed, "data_wait_share": min(1.0, self._waited() / seconds)}
 
     def _waited(self) -> float:
-        return self._before[2] + self.waited()
+        return self._before[2] + (self.waited() if self.waited else 0.0)
 
 
 class TensorBoard:
