@@ -60,7 +60,7 @@ def check(root: Node, name: str, problems: Problems) -> RunConfig:
     """
     for key, node in root.value.items():
         if key not in TOP:
-            unknown_key(node, key, list(TOP), problems)
+            unknown_key(node, dotted((key,)), list(TOP), problems)
     head = _validated(Head, root, (), Head.model_fields, problems)
     source, _ = _component(root, ("data",), problems)
     data = _options(DataOptions, root, ("data",), problems)

@@ -11,11 +11,12 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from toolkit.config.nodes import Node, Place, Problems, dotted, shorten
+from toolkit.config.nodes import Node, Place, Problems, dotted, shorten, shown_path
 from toolkit.config.options import DataOptions, OptimizerOptions
-from toolkit.config.reader import MAX_DEPTH, Unreadable, is_readable, read_file, read_text
+from toolkit.config.reader import MAX_DEPTH, Allowance, Unreadable, is_regular, read_file, read_text
 
 Way = tuple[str, ...]
+CIRCLE = 400  # characters of its files' paths in a message
 
 STRUCTURE: frozenset[Way] = frozenset(
     {
@@ -53,28 +54,29 @@ def compose(path: Path, overrides: Sequence[str], problems: Problems) -> Node:
     Raises:
         Unreadable: one of the files cannot be read; `problems` has the reason.
     """
-    changes = [change for text in overrides for change in _override(text, problems)]
-    root = _file(path, (), problems)
+    allowance = Allowance()
+    changes = [change for text in overrides for change in _override(text, problems, allowance)]
+    root = _file(path, (), problems, allowance)
     _apply(root, changes, problems)
     return root
 
 
-def _file(path: Path, children: tuple[Path, ...], problems: Problems) -> Node:
+def _file(path: Path, children: tuple[Path, ...], problems: Problems, allowance: Allowance) -> Node:
     """Read `path` on top of what it extends; `children` are the files that led here."""
-    tree = read_file(path, problems)
+    tree = read_file(path, problems, allowance)
     parent = tree.value.pop("extends", None)
     if children:
         tree.value.pop("name", None)  # a name is one file's own
     if parent is None:
         root = Node({}, tree.place, tree.key_place)
     else:
-        root = _parent(parent, path, children, problems)
+        root = _parent(parent, path, children, problems, allowance)
     root.place = root.key_place = tree.place
     _apply(root, list(_changes((), tree)), problems)
     return root
 
 
-def _parent(extends: Node, path: Path, children: tuple[Path, ...], problems: Problems) -> Node:
+def _parent(extends: Node, path: Path, children: tuple[Path, ...], problems: Problems, allowance: Allowance) -> Node:
     if extends.is_broken():
         raise Unreadable
     if not isinstance(extends.value, str) or not extends.value:
@@ -83,18 +85,28 @@ def _parent(extends: Node, path: Path, children: tuple[Path, ...], problems: Pro
     target = path.parent / extends.value
     chain = (*children, path)
     if any(_same(target, earlier) for earlier in chain):
-        circle = " → ".join(map(str, (*chain, target)))
+        circle = shorten(" → ".join(map(str, (*chain, target))), CIRCLE)
         problems.add(extends.place, "extends", f"the files extend one another in a circle ({circle}): cut it")
         raise Unreadable
-    if not is_readable(target):
-        problems.add(extends.place, "extends", f"there is no file {str(target)!r}: the path is relative to this file")
+    if not is_regular(target):
+        shown = shown_path(target)
+        found = f"{shown} is a folder, device or pipe, allowed: the path of one YAML file"
+        missing = f"there is no file {shown}: the path is relative to this file"
+        problems.add(extends.place, "extends", found if _exists(target) else missing)
         raise Unreadable
     if len(chain) >= MAX_DEPTH:
         problems.add(
             extends.place, "extends", f"more than {MAX_DEPTH} files extend one another: make the chain shorter"
         )
         raise Unreadable
-    return _file(target, chain, problems)
+    return _file(target, chain, problems, allowance)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -104,7 +116,7 @@ def _same(one: Path, other: Path) -> bool:
         return False
 
 
-def _override(text: str, problems: Problems) -> Iterator[tuple[Way, Node]]:
+def _override(text: str, problems: Problems, allowance: Allowance) -> Iterator[tuple[Way, Node]]:
     """The changes that one `--set` argument asks for."""
     place = Place(f"--set {shorten(ascii(text)[1:-1])}")
     name, equals, value = text.partition("=")
@@ -116,7 +128,7 @@ def _override(text: str, problems: Problems) -> Iterator[tuple[Way, Node]]:
         problems.add(place, "", "only a file can extend another: write a file with `extends`")
         return
     try:
-        node = read_text(value, place.source, problems, lines=False, way=way)
+        node = read_text(value, place.source, problems, lines=False, way=way, allowance=allowance)
     except Unreadable:
         node = Node(None, place, place, broken=True)
     yield from _changes(way, node)

@@ -51,7 +51,7 @@ def explain(
 
 def unknown_key(node: Node, key: str, valid: list[str], problems: Problems) -> None:
     """Note that `key`, whose value is `node`, is none of `valid`."""
-    near = did_you_mean(key.rpartition(".")[2], valid)
+    near = "" if problems.enough else did_you_mean(key.rpartition(".")[2], valid)
     problems.add(node.key_place, key, f"there is no such key{near}, allowed: {', '.join(valid) or 'no keys'}")
 
 

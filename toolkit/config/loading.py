@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from toolkit.config.check import check
 from toolkit.config.compose import compose
-from toolkit.config.nodes import Problems
-from toolkit.config.reader import Unreadable, is_readable
+from toolkit.config.nodes import Place, Problems
+from toolkit.config.reader import MAX_BYTES, MAX_VALUES, Unreadable, is_regular
 from toolkit.config.run_config import RunConfig
 from toolkit.config.shipped import find_config
 from toolkit.errors import ToolkitError
@@ -35,7 +36,12 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> RunConf
     except Unreadable:
         problems.raise_if_any()
         raise  # never: an Unreadable has noted its problem
-    return check(root, _name(path), problems)
+    config = check(root, _name(path), problems)
+    if len(config.to_yaml().encode()) > MAX_BYTES or _values(config.to_dict()) > MAX_VALUES:
+        found = f"with every default the config has more than {MAX_BYTES // 1024} KiB or {MAX_VALUES} values"
+        problems.add(Place(os.fspath(path)), "", f"{found}: make its lists and texts shorter")
+        problems.raise_if_any()
+    return config
 
 
 def valid_configs(given: Sequence[str]) -> Iterator[Path]:
@@ -64,9 +70,15 @@ def load_run(run_dir: str | os.PathLike[str]) -> RunConfig:
         ToolkitError: `run_dir` holds no run, or its config has been damaged.
     """
     path = Path(run_dir) / CONFIG_FILE
-    if not is_readable(path):
+    if not is_regular(path):  # a pipe would never end
         raise ToolkitError(f"{os.fspath(run_dir)} holds no run ({CONFIG_FILE} is missing): give a run directory.")
     return load(path)
+
+
+def _values(tree: Any) -> int:
+    """How many `reader` counts: a run's own config must be read back, and it has more of them than its source."""
+    inner = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return 1 + sum(map(_values, inner))
 
 
 def _name(path: Path) -> str:

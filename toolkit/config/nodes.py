@@ -10,6 +10,8 @@ from toolkit.errors import ToolkitError
 
 SHOWN = 60  # characters of a value that a message repeats
 TOLD = 100  # problems in one message
+SAID = 550  # characters about one problem, beside its place and key
+LONG = 200  # characters of a path, or of a dotted key, in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Place:
     line: int = 0
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.line}" if self.line else self.source
+        source = _without_middle(self.source)
+        return f"{source}:{self.line}" if self.line else source
 
 
 @dataclasses.dataclass
@@ -80,9 +83,25 @@ class Node:
         return shorten(self.text) if self.value is not None else "nothing (null)"
 
 
-def shorten(text: str) -> str:
-    """At most `SHOWN` characters."""
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+def shorten(text: str, most: int = SHOWN) -> str:
+    """At most `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def shown_path(path: object) -> str:
+    """In quotes, at most about `LONG` characters: a file may name anything as another file's path."""
+    return repr(_without_middle(str(path)))
+
+
+def _without_middle(text: str) -> str:
+    return text if len(text) <= LONG else f"{text[: LONG // 2]}…{text[1 - LONG // 2 :]}"
+
+
+def _visible(text: str) -> str:
+    """Escapes for line breaks, for what steers a terminal, for the invisible, and for halves of characters."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def dotted(parts: Iterable[str | int]) -> str:
@@ -90,7 +109,7 @@ def dotted(parts: Iterable[str | int]) -> str:
     text = ""
     for part in parts:
         text += f"[{part}]" if isinstance(part, int) else ("." if text else "") + shorten(part)
-    return text
+    return _without_middle(text)
 
 
 class Problems:
@@ -101,10 +120,16 @@ class Problems:
 
     def add(self, place: Place, key: str, text: str, *, missing: bool = False) -> None:
         """Note that at `place` the `key` (empty: the whole file) has the problem `text`."""
-        self._found.setdefault((place, key, text), missing)
+        # Components and types explain themselves in their own words, which may repeat a value of any size.
+        self._found.setdefault((place, key, shorten(text, SAID)), missing)
 
     def __bool__(self) -> bool:
         return bool(self._found)
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are so many already that details of another would never be read."""
+        return len(self._found) > TOLD
 
     def raise_if_any(self) -> None:
         """Raise all of them as one error.
@@ -118,7 +143,7 @@ class Problems:
         ordered = sorted(
             self._found, key=lambda entry: (self._found[entry], sources.index(entry[0].source), entry[0].line)
         )
-        lines = [": ".join(filter(None, map(str, entry))) for entry in ordered]
+        lines = [_visible(": ".join(filter(None, map(str, entry)))) for entry in ordered]
         if len(lines) > TOLD:
             lines[TOLD:] = [f"… and {len(lines) - TOLD} more problems"]
         raise ToolkitError("\n".join(lines))

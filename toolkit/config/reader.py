@@ -6,6 +6,7 @@ aliases, merge keys and directives are refused, so that nothing in a file can bu
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import stat
@@ -18,7 +19,7 @@ from toolkit.config.nodes import Node, Place, Problems, dotted, shorten
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
-MAX_VALUES = 10_000
+MAX_VALUES = 5_000
 MAX_DIGITS = 400  # Python itself stops at 4,300, with an error
 
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
@@ -32,8 +33,17 @@ _WORDS = {
 }
 # The last three of the first group would count as line breaks in YAML 1.1 and shift every line number below them.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+_SHARE = "remove it; `extends` shares values between files"
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclasses.dataclass
+class Allowance:
+    """What a config, all that it extends and all `--set` arguments may still hold: each file could be small."""
+
+    size: int = MAX_BYTES
+    values: int = MAX_VALUES
 
 
 class Unreadable(Exception):
@@ -67,23 +77,40 @@ def is_readable(path: Path) -> bool:
         return False
 
 
-def read_file(path: str | os.PathLike[str], problems: Problems) -> Node:
-    """Read a config file: one document, a mapping.
+def is_regular(path: Path) -> bool:
+    """Whether a regular file stands at `path` or behind a link there; not a device or pipe, which may never end."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_file(path: str | os.PathLike[str], problems: Problems, allowance: Allowance | None = None) -> Node:
+    """Read a config file: one document, a mapping. What it holds is taken off the `allowance`.
 
     Raises:
         Unreadable: no such file, not UTF-8, not YAML …; `problems` has the reason.
     """
     place = Place(os.fspath(path))
+    allowance = allowance or Allowance()
+    # Some files of the system (/proc/kmsg) are regular and make a reader wait; a pipe that a person gives may do so.
+    opener = _open_at_once if is_regular(Path(path)) else None
     try:
-        with Path(path).open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        with open(path, "rb", opener=opener) as file:  # Path.open takes no opener
+            raw = file.read(allowance.size + 1) or b""
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         problems.add(place, "", f"the file cannot be read ({reason}): check the path")
         raise Unreadable from error
-    if len(raw) > MAX_BYTES:
-        problems.add(place, "", f"the file has more than {MAX_BYTES // 1024} KiB: a config is a short YAML file")
+    if len(raw) > allowance.size:
+        found = f"more than {MAX_BYTES // 1024} KiB stand in this file and those that extend it"
+        problems.add(place, "", f"{found}: a config is a short YAML file")
         raise Unreadable
+    allowance.size -= len(raw)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -91,7 +118,7 @@ def read_file(path: str | os.PathLike[str], problems: Problems) -> Node:
         found = f"found the byte 0x{raw[error.start]:02x}, which is not UTF-8: save the file as UTF-8"
         problems.add(Place(place.source, line), "", found)
         raise Unreadable from error
-    root = read_text(text, place.source, problems)
+    root = read_text(text, place.source, problems, allowance=allowance)
     if not isinstance(root.value, dict):
         text = "the file is empty" if root.value is None else f"found {root.shown()}"
         problems.add(root.place, "", f"{text}, allowed: a mapping with the keys seed, data, model, optimizer, training")
@@ -99,7 +126,15 @@ def read_file(path: str | os.PathLike[str], problems: Problems) -> Node:
     return root
 
 
-def read_text(text: str, source: str, problems: Problems, *, lines: bool = True, way: tuple[str, ...] = ()) -> Node:
+def read_text(
+    text: str,
+    source: str,
+    problems: Problems,
+    *,
+    lines: bool = True,
+    way: tuple[str, ...] = (),
+    allowance: Allowance | None = None,
+) -> Node:
     """Read YAML text of one value.
 
     Args:
@@ -108,6 +143,7 @@ def read_text(text: str, source: str, problems: Problems, *, lines: bool = True,
         problems: takes what is wrong.
         lines: False for a `--set` argument, whose places have no line.
         way: the keys that lead to the value, for messages.
+        allowance: how many values there may be; those that are found are taken off.
 
     Raises:
         Unreadable: not YAML, or beyond the part of it that a config may use; `problems` has the reason.
@@ -118,17 +154,19 @@ def read_text(text: str, source: str, problems: Problems, *, lines: bool = True,
         found = f"found the control character U+{ord(match[0]):04X}: remove it"
         problems.add(Place(source, line if lines else 0), dotted(way), found)
         raise Unreadable
-    return _Reader(text, source, problems, lines=lines, way=way).document()
+    return _Reader(text, source, problems, allowance or Allowance(), lines=lines, way=way).document()
 
 
 class _Reader:
     """Builds nodes from the parser's events."""
 
-    def __init__(self, text: str, source: str, problems: Problems, *, lines: bool, way: tuple[str, ...]) -> None:
+    def __init__(
+        self, text: str, source: str, problems: Problems, allowance: Allowance, *, lines: bool, way: tuple[str, ...]
+    ) -> None:
         self._parser = yaml.SafeLoader(text)
         self._source, self._problems, self._lines = source, problems, lines
         self._way: list[str | int] = list(way)
-        self._values = 0
+        self._allowance = allowance
 
     def document(self) -> Node:
         """The root of the only document."""
@@ -159,18 +197,17 @@ class _Reader:
     def _node(self, key_place: Place | None) -> Node:
         event = self._parser.get_event()
         place = self._place(event.start_mark)
-        self._values += 1
-        if self._values > MAX_VALUES:
-            self._stop(place, f"the file has more than {MAX_VALUES} values: a config is a short YAML file")
+        self._allowance.values -= 1
+        if self._allowance.values < 0:
+            self._stop(place, f"more than {MAX_VALUES} values stand up to here: a config is a short YAML file")
         node = Node(None, place, key_place or place)
         if isinstance(event, yaml.AliasEvent):
-            self._complain(
-                place, f"found the alias *{event.anchor}: write the value out, or share it through `extends`"
-            )
+            alias = shorten(event.anchor or "")
+            self._complain(place, f"found the alias *{alias}: write the value out, or share it through `extends`")
             node.broken = True
             return node
         if event.anchor is not None:
-            self._complain(place, f"found the anchor &{event.anchor}: remove it; `extends` shares values between files")
+            self._complain(place, f"found the anchor &{shorten(event.anchor)}: {_SHARE}")
             node.broken = True
         if event.tag is not None:
             self._complain(place, f"found the tag {_tag(event.tag)}: remove it; tags are not allowed")
@@ -191,7 +228,7 @@ class _Reader:
             if event.style is None:
                 node.value = resolve_scalar(event.value)
             if isinstance(node.value, str):
-                node.value = expand(node.value)
+                node.value = expand(node.value, self._allowance)
         except ValueError as error:
             self._complain(node.place, str(error))
             node.broken = True
@@ -224,17 +261,18 @@ class _Reader:
         """A key; `broken` where it is none that a config may use."""
         event = self._parser.get_event()
         place = self._place(event.start_mark)
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            self._complain(place, f"found &{event.anchor} or *{event.anchor} at a key: write the key out")
-            return Node(None, place, place, broken=True)
-        if not isinstance(event, yaml.ScalarEvent):
+        if isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):  # first: what is in it follows
             self._stop(place, "found a list or a mapping as a key, allowed: a word")
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            anchor = shorten(event.anchor or "")
+            self._complain(place, f"found &{anchor} or *{anchor} at a key: write the key out")
+            return Node(None, place, place, broken=True)
         if event.tag is not None:
             self._complain(place, f"found the tag {_tag(event.tag)}: remove it; tags are not allowed")
             return Node(None, place, place, broken=True)
         node = Node(event.value, place, place, text=event.value)
         if event.style is None and event.value == "<<":
-            self._complain(place, "found the merge key <<: remove it; `extends` shares values between files")
+            self._complain(place, f"found the merge key <<: {_SHARE}")
             node.broken = True
         elif event.style is None and not isinstance(resolve_scalar(event.value[:MAX_DIGITS]), str):
             self._complain(place, f"found the key {shorten(event.value) or 'nothing'}, allowed: a word, not a number")
@@ -260,14 +298,14 @@ def _tag(tag: str) -> str:
     return shorten(re.sub("^tag:yaml.org,2002:", "!!", tag))
 
 
-def expand(text: str) -> str:
+def expand(text: str, allowance: Allowance) -> str:
     """Put environment variables in: `${NAME}`, `${NAME:default}`; `$${` is a plain `${`.
 
-    A variable that is empty counts as unset.
+    A variable that is empty counts as unset. What variables bring is taken off the `allowance`.
 
     Raises:
         ValueError: a variable without default is not set, its name or a brace is wrong, or the text that results
-            holds control characters.
+            is too long or holds control characters.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -280,7 +318,11 @@ def expand(text: str) -> str:
             )
         found = os.environ.get(name) or (default if colon else None)
         if found is None:
-            raise ValueError(f"the environment variable {name} is not set: set it, or give a default, ${{{name}:…}}")
+            shown = shorten(name)
+            raise ValueError(f"the environment variable {shown} is not set: set it, or give a default, ${{{shown}:…}}")
+        if len(found) > allowance.size:
+            raise ValueError(f"the environment variables bring more than {MAX_BYTES // 1024} KiB: set shorter ones")
+        allowance.size -= len(found)
         return found
 
     expanded = _VARIABLE.sub(value, text)
