@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+def shown(text: str) -> str:
+    """`text` with escapes for what is not printable: names come from others, and a terminal acts on some characters."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class BadExample:
     """An example that cannot be read, and why: it is listed, counted against its split's budget and left out."""

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import re
+import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from toolkit.data.budget import Budget
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,8 +19,13 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 MAX_PIXELS = 64_000_000
 """By the header, before anything is decoded: a small file can claim a picture that fills the memory."""
+MAX_SCANNED = 16 * MAX_PIXELS
+"""Pixels times scans of a JPEG: a progressive one may go over all its pixels thousands of times."""
 
 _MODES = {1: "L", 3: "RGB"}
+_DECODED = Budget(MAX_PIXELS)  # pixels at the same time, in all threads: 64 million take about a gigabyte
+_SEGMENTS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))  # JPEG markers with a length behind them
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 
 
 class Unreadable(Exception):
@@ -43,15 +54,33 @@ def decode(data: bytes | np.ndarray[Any, Any], size: tuple[int, int] | None, cha
     Raises:
         Unreadable, or what Pillow raises: the picture cannot be decoded.
     """
-    import numpy as np
     from PIL import Image, ImageOps
 
     if isinstance(data, bytes):
-        image = ImageOps.exif_transpose(_open(data))
-    else:
-        if size in (None, data.shape[:2]) and data.shape[2] == channels:
-            return data
-        image = Image.fromarray(data[:, :, 0] if data.shape[2] == 1 else data)
+        image = _open(data)
+        with _DECODED.take(image.width * image.height):
+            ImageOps.exif_transpose(image, in_place=True)  # otherwise a copy, upright or not
+            return _to_pixels(image, size, channels)
+    if size in (None, data.shape[:2]) and data.shape[2] == channels:
+        return data
+    return _to_pixels(Image.fromarray(data[:, :, 0] if data.shape[2] == 1 else data), size, channels)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hide Pillow's warnings, which name no file: of EXIF junk, of sizes that are refused here anyway.
+
+    Filters are those of the whole process, so this stands around the threads that decode, not in them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _to_pixels(image: pillow.Image, size: tuple[int, int] | None, channels: int) -> np.ndarray[Any, Any]:
+    import numpy as np
+    from PIL import Image
+
     image = _to_mode(image, _MODES[channels])
     if size is not None and image.size != (size[1], size[0]):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
@@ -60,13 +89,45 @@ def decode(data: bytes | np.ndarray[Any, Any], size: tuple[int, int] | None, cha
 
 
 def _open(data: bytes) -> pillow.Image:
+    """The picture, its header read and held against the limits, nothing decoded."""
     from PIL import Image
 
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if data.startswith(b"\xff\xd8"):
+        _check_end(data)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:  # Pillow's own limit, beyond twice ours
+        claimed = re.search(r"\d+", str(error))
+        raise Unreadable(f"{int(claimed[0]) if claimed else MAX_PIXELS + 1:,} pixels, {_at_most()}") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise Unreadable(f"{width}x{height} pixels, at most {MAX_PIXELS // 1_000_000} million are read")
+        raise Unreadable(f"{width}x{height} pixels, {_at_most()}")
+    if image.format == "JPEG" and (scans := data.count(_SCAN)) * width * height > MAX_SCANNED:
+        raise Unreadable(
+            f"a JPEG of {width}x{height} pixels in {scans:,} scans, at most {MAX_SCANNED:,} in all are read"
+        )
     return image
+
+
+def _at_most() -> str:
+    return f"at most {MAX_PIXELS // 1_000_000} million are read"
+
+
+def _check_end(data: bytes) -> None:
+    """Refuse a JPEG without an end: libjpeg takes the zeros that a crash or a cut download leave for grey pixels.
+
+    The end is looked for behind the first scan, since a thumbnail before it has an end of its own.
+    """
+    position = 2
+    while data[position : position + 2] != _SCAN:
+        if data[position : position + 1] != b"\xff" or position + 4 > len(data):
+            return  # not a JPEG as the standard has it: the decoder's word counts
+        if data[position + 1] in _SEGMENTS:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        else:
+            position += 1 if data[position + 1] == 0xFF else 2
+    if data.find(_END, position) < 0:
+        raise Unreadable("cut short: a JPEG without an end")
 
 
 def _to_mode(image: pillow.Image, mode: str) -> pillow.Image:

@@ -14,7 +14,7 @@ import numpy as np
 
 from toolkit import registry
 from toolkit.data import reading, text
-from toolkit.data.examples import BadExample, Examples, Source
+from toolkit.data.examples import BadExample, Examples, Source, shown
 from toolkit.data.reading import Reading, Report
 from toolkit.data.spec import SPLITS, DataSpec
 from toolkit.data.tables import MEMORY_SHARE, ImageTable, RaggedTable, available_memory
@@ -145,7 +145,7 @@ def load(
         spec=draft if spec is not None else dataclasses.replace(draft, examples={n: len(s) for n, s in loaded.items()}),
         splits=loaded,
         duplicates=_duplicates(readings),
-        bad=tuple((name, bad) for name in wanted for bad in (*wanted[name].bad, *readings[name].bad)),
+        bad=tuple((name, bad) for name in wanted for bad in _bad(wanted[name], readings[name])),
     )
 
 
@@ -174,9 +174,19 @@ def _read_tables(
     to_disk = cache == "disk" or (
         cache == "auto" and reading.estimate_bytes(wanted.values(), decoding) > MEMORY_SHARE * available_memory()
     )
-    readings = {}
+    limit = int(available_memory() * (1 if cache == "memory" else MEMORY_SHARE))
+    readings: dict[str, Reading] = {}
     for name, examples in wanted.items():
-        readings[name] = reading.read_table(name, examples, decoding, to_disk=to_disk, report=report)
+        left = limit - sum(read.table.nbytes for read in readings.values())
+        readings[name] = reading.read_table(
+            name,
+            examples,
+            decoding,
+            to_disk=to_disk,
+            report=report,
+            memory_limit=left,
+            spill=cache == "auto",
+        )
         check(name, examples, readings[name])
     if spec is not None:
         return readings, spec
@@ -284,8 +294,13 @@ def _duplicates(readings: Mapping[str, Reading]) -> dict[tuple[str, str], int]:
     }
 
 
+def _bad(examples: Examples, read: Reading) -> list[BadExample]:
+    """What the source and the decoder could not use, with names that may be printed."""
+    return [BadExample(shown(bad.id), shown(bad.reason)) for bad in (*examples.bad, *read.bad)]
+
+
 def _check_budget(made: Source, max_bad_fraction: float, name: str, examples: Examples, read: Reading) -> None:
-    bad = (*examples.bad, *read.bad)
+    bad = _bad(examples, read)
     total = len(examples) + len(examples.bad)
     if len(bad) > max_bad_fraction * total:
         named = "; ".join(f"{example.id} ({example.reason})" for example in bad[:5])

@@ -11,19 +11,22 @@ import hashlib
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.data import audio, image, text
-from toolkit.data.examples import BadExample, Examples
+from toolkit.data.budget import Budget
+from toolkit.data.contents import read_regular
+from toolkit.data.examples import BadExample, Examples, shown
 from toolkit.data.image import Unreadable
 from toolkit.data.spec import DataSpec
 from toolkit.data.tables import CacheEntry, ImageTable, ImageWriter, RaggedTable, RaggedWriter
-from toolkit.errors import ToolkitError
+from toolkit.errors import RunFailed, ToolkitError
 
 Array = np.ndarray[Any, Any]
 Report = Callable[[str], None]
@@ -32,8 +35,13 @@ MAX_BYTES = 512_000_000
 """Of one encoded picture or sound: beyond, the file is not even opened."""
 
 _TABLE_FORMAT = 1
-_CHUNK = 256
+_ENCODED = Budget(MAX_BYTES)  # bytes of files at the same time, in all threads
+_WAITING_BYTES = 256_000_000  # of rows that are decoded and wait for their turn in the table
 _SECONDS_BETWEEN_REPORTS = 5.0
+
+
+class _TableTooLarge(Exception):
+    """The rows together grew beyond what a table in memory may take, which the files' sizes did not tell."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +53,14 @@ class Decoding:
         row_shape: of each row, or None where rows have different lengths.
         dtype: of a row.
         settings: what else decides over the rows, as text for the cache's key.
+        row_bytes: at most, of one row.
     """
 
     read: Callable[[Any, str], Array]
     row_shape: tuple[int, int, int] | None
     dtype: Any
     settings: str
+    row_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,13 +90,14 @@ def image_decoding(splits: Iterable[Examples], size: tuple[int, int] | None, cha
         row = image.decode(content, size, channels)
         if row.shape[:2] != (height, width):
             raise ToolkitError(
-                f"the pictures differ in size ({first_id} has {height}x{width} pixels, {id} has {row.shape[0]}x"
-                f"{row.shape[1]}): set data.image_size to [height, width], and all are resized to that."
+                f"the pictures differ in size ({shown(first_id)} has {height}x{width} pixels, {shown(id)} has "
+                f"{row.shape[0]}x{row.shape[1]}): set data.image_size to [height, width], and all are resized to that."
             )
         return row
 
     shape = (height, width, channels)
-    return Decoding(read, shape, np.uint8, f"image {shape} {size is None} Pillow {PIL.__version__}")
+    settings = f"image {shape} {size is None} Pillow {PIL.__version__}"
+    return Decoding(read, shape, np.uint8, settings, row_bytes=height * width * channels)
 
 
 def audio_decoding(splits: Iterable[Examples], rate: int | None, array_rate: int | None) -> tuple[Decoding, int]:
@@ -106,13 +117,13 @@ def audio_decoding(splits: Iterable[Examples], rate: int | None, array_rate: int
     def read(content: Any, id: str) -> Array:
         if not fixed and (found := audio.read_rate(content)) != chosen:
             raise ToolkitError(
-                f"the sounds differ in sample rate ({first_id} has {chosen} Hz, {id} has {found} Hz): "
+                f"the sounds differ in sample rate ({shown(first_id)} has {chosen} Hz, {shown(id)} has {found} Hz): "
                 "set data.sample_rate, and all are resampled to that."
             )
         return audio.decode(content, chosen, array_rate)
 
     settings = f"audio {chosen} {array_rate} {fixed} libsndfile {soundfile.__libsndfile_version__}"
-    return Decoding(read, None, np.int16, settings), chosen
+    return Decoding(read, None, np.int16, settings, row_bytes=2 * audio.MAX_SECONDS * chosen), chosen
 
 
 def image_shape(spec: DataSpec) -> tuple[tuple[int, int], int]:
@@ -139,16 +150,35 @@ def estimate_bytes(splits: Iterable[Examples], decoding: Decoding) -> int:
     return total
 
 
-def read_table(name: str, examples: Examples, decoding: Decoding, *, to_disk: bool, report: Report) -> Reading:
-    """Read one split of pictures or sounds into a table, in memory or in the cache folder."""
+def read_table(
+    name: str,
+    examples: Examples,
+    decoding: Decoding,
+    *,
+    to_disk: bool,
+    report: Report,
+    memory_limit: int | None = None,
+    spill: bool = True,
+) -> Reading:
+    """Read one split of pictures or sounds into a table, in memory or in the cache folder.
+
+    Args:
+        memory_limit: bytes that a table in memory may take.
+        spill: whether one that grows beyond goes to disk.
+
+    Raises:
+        RunFailed: the table grows beyond and must not go to disk, or the cache folder cannot be written.
+    """
     if not to_disk:
-        memory = (
-            RaggedWriter(decoding.dtype)
-            if decoding.row_shape is None
-            else ImageWriter(len(examples), decoding.row_shape)
-        )
-        digests, verdicts = _read_all(name, examples, decoding, memory.add, report)
-        return _reading(examples, memory.finish(), digests, verdicts)
+        try:
+            return _read_to_memory(name, examples, decoding, memory_limit, report)
+        except _TableTooLarge as error:
+            if not spill:
+                raise RunFailed(
+                    f"the decoded {name} split does not fit into the {memory_limit:,} bytes of memory that are free: "
+                    "set data.cache: disk."
+                ) from error
+            report(f"{name}: larger than the sizes of its files tell, so its table goes to disk")
     entry = CacheEntry(_key(examples, decoding))
     cached = entry.read()
     if cached is not None:
@@ -165,8 +195,25 @@ def read_table(name: str, examples: Examples, decoding: Decoding, *, to_disk: bo
         raise
     cached = entry.read()
     if cached is None:
-        raise ToolkitError(f"the decoded table {entry.folder} went away while it was read: run the command again.")
+        raise RunFailed(f"the decoded table {entry.folder} went away while it was read: run the command again.")
     return _reading(examples, cached[0], digests, verdicts)
+
+
+def _read_to_memory(name: str, examples: Examples, decoding: Decoding, limit: int | None, report: Report) -> Reading:
+    writer = (
+        RaggedWriter(decoding.dtype) if decoding.row_shape is None else ImageWriter(len(examples), decoding.row_shape)
+    )
+    taken = 0
+
+    def add(row: Array) -> None:
+        nonlocal taken
+        taken += row.nbytes
+        if limit is not None and taken > limit:
+            raise _TableTooLarge
+        writer.add(row)
+
+    digests, verdicts = _read_all(name, examples, decoding, add, report)
+    return _reading(examples, writer.finish(), digests, verdicts)
 
 
 def read_texts(
@@ -182,6 +229,8 @@ def read_texts(
             digests.append(hashlib.sha256(content).digest())
             if len(content) > text.MAX_BYTES:
                 verdicts[i] = f"{len(content):,} bytes, at most {text.MAX_BYTES:,} are read"
+            elif text.piles_marks(value):
+                verdicts[i] = f"more than {text.MAX_MARKS} combining marks on one character"
             yield "" if i in verdicts else value
 
     writer = RaggedWriter(np.int32)
@@ -219,35 +268,47 @@ def _read_all(
 
     def read(value: Any, id: str) -> tuple[Array, bytes] | str:
         try:
-            content = _content(value)
-            return decoding.read(content, id), digest(content)
+            with _ENCODED.take(_size(value) if isinstance(value, Path) else 0):
+                content = _content(value)
+                return decoding.read(content, id), digest(content)
         except ToolkitError:
             raise
         except Exception as error:  # noqa: BLE001  # decoders raise nearly anything for a broken file
             return _reason(error)
 
-    ids = examples.ids
-    # Pillow and soundfile let other threads run while they decode. By chunks, so that rows cannot pile up.
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
-        values = _told(examples.values, name, len(examples), report)
-        for start in range(0, len(examples), _CHUNK):
-            stop = min(start + _CHUNK, len(examples))
-            chunk = [next(values) for _ in range(start, stop)]
-            for i, result in enumerate(pool.map(read, chunk, ids[start:stop]), start=start):
-                if isinstance(result, str):
-                    verdicts[i] = result
-                else:
-                    add(result[0])
-                    digests.append(result[1])
+    def take(result: tuple[Array, bytes] | str) -> None:
+        if isinstance(result, str):
+            verdicts[len(digests) + len(verdicts)] = result
+        else:
+            add(result[0])
+            digests.append(result[1])
+
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    at_once = max(1, min(4 * threads, _WAITING_BYTES // max(decoding.row_bytes, 1)))
+    waiting: deque[Future[tuple[Array, bytes] | str]] = deque()
+    # Pillow and soundfile let other threads run while they decode.
+    with image.quiet(), ThreadPoolExecutor(threads) as pool:
+        try:
+            values = _told(examples.values, name, len(examples), report)
+            for id, value in zip(examples.ids, values, strict=True):
+                if len(waiting) == at_once:  # rows that are not taken must not pile up
+                    take(waiting.popleft().result())
+                waiting.append(pool.submit(read, value, id))
+            while waiting:
+                take(waiting.popleft().result())
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            raise
     return digests, verdicts
 
 
 def _content(value: Any) -> Any:
-    if not isinstance(value, Path):
-        return value
-    if value.stat().st_size > MAX_BYTES:
-        raise Unreadable(f"{value.stat().st_size:,} bytes, at most {MAX_BYTES:,} are read")
-    return value.read_bytes()
+    if isinstance(value, Path):
+        return read_regular(value, MAX_BYTES)
+    if isinstance(value, bytes) and not value:
+        raise Unreadable("it is empty")
+    return value
 
 
 def _reason(error: Exception) -> str:
@@ -261,7 +322,7 @@ def _reason(error: Exception) -> str:
         return error.strerror
     # Libraries name the buffer by its address, which would make the reason another one in each run.
     message = re.sub(r"<_io\.BytesIO[^>]*>", "it", str(error)).strip() or type(error).__name__
-    return message.splitlines()[0]
+    return shown(message.splitlines()[0][:200])
 
 
 def _told(values: Iterable[Any], name: str, total: int, report: Report) -> Iterator[Any]:
@@ -277,12 +338,13 @@ def _told(values: Iterable[Any], name: str, total: int, report: Report) -> Itera
 
 def _first(splits: Iterable[Examples], ask: Callable[[Any], Any]) -> tuple[str, Any] | None:
     """The id of the first example that can answer, and its answer."""
-    for examples in splits:
-        for id, value in zip(examples.ids, examples.values, strict=True):
-            try:
-                return id, ask(_content(value))
-            except Exception:  # noqa: BLE001  # told as a bad example when its turn comes
-                continue
+    with image.quiet():
+        for examples in splits:
+            for id, value in zip(examples.ids, examples.values, strict=True):
+                try:
+                    return id, ask(_content(value))
+                except Exception:  # noqa: BLE001  # told as a bad example when its turn comes
+                    continue
     return None
 
 

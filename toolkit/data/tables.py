@@ -39,6 +39,11 @@ class ImageTable:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def nbytes(self) -> int:
+        """In memory; a table on disk takes none that the system cannot have back."""
+        return 0 if isinstance(self.rows, np.memmap) else self.rows.nbytes
+
     def gather(self, indices: tf.Tensor) -> tf.Tensor:
         """uint8 `(len(indices), height, width, channels)`; may be called inside a tf.data function."""
         import tensorflow as tf
@@ -59,6 +64,11 @@ class RaggedTable:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def nbytes(self) -> int:
+        """In memory; a table on disk takes none that the system cannot have back."""
+        return 0 if isinstance(self.flat, np.memmap) else self.flat.nbytes
 
     @property
     def lengths(self) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".txt",)
 MAX_BYTES = 1_000_000
+MAX_MARKS = 256
+"""Combining marks in a row: bringing them into their order takes time with the square of their number."""
 PADDING, UNKNOWN = "", "[unk]"
 
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
@@ -27,6 +30,14 @@ def tokenize(text: str) -> list[str]:
     if "<" in text:
         text = _BREAK.sub(" ", text)
     return _TOKEN.findall(text.lower())
+
+
+def piles_marks(text: str) -> bool:
+    """Whether more than `MAX_MARKS` combining marks stand in a row."""
+    if text.isascii() or len(text) <= MAX_MARKS:
+        return False
+    runs = itertools.groupby(map(unicodedata.combining, text), bool)
+    return any(marks and sum(1 for _ in run) > MAX_MARKS for marks, run in runs)
 
 
 def encode(texts: Iterable[str], vocabulary: Sequence[str], max_tokens: int) -> list[np.ndarray[Any, Any]]:

@@ -191,10 +191,19 @@ def test_a_file_that_ends_between_two_examples_is_named(broken):
 
 def test_a_byte_that_flipped_is_found(broken):
     path = shard(broken)
+    before = tfds(name="tiny_pictures", data_dir=str(broken))
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[12 + 50] ^= 1  # within the first record, behind its length
     path.write_bytes(content)
-    assert str(path) in refused(broken, "cannot be read")
+    source = tfds(name="tiny_pictures", data_dir=str(broken))
+    (bad,) = source.splits["train"].bad
+    assert (bad.id, bad.reason) == (f"{path.name}__0", "its record does not fit its checksum")
+    assert list(source.splits["train"].ids) == list(before.splits["train"].ids)[1:]
+    assert source.splits["train"].labels.tolist() == before.splits["train"].labels.tolist()[1:]
+    assert list(source.splits["validation"].ids) == list(before.splits["validation"].ids)
+    content[0] ^= 1  # its length: where the next begins cannot be told
+    path.write_bytes(content)
+    assert str(path) in refused(broken, "cannot be read .the length of a record is damaged, at byte 0")
 
 
 def test_half_prepared_data_is_not_used(broken):

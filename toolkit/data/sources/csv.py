@@ -7,7 +7,7 @@ import csv as reader
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from toolkit.data.examples import BadExample, Examples, Source
 from toolkit.data.sources.shared import at_least_two, existing, share_out, shares_to_cut
@@ -16,6 +16,10 @@ from toolkit.data.splits import SHARES, check_shares, in_order, refuse
 from toolkit.errors import ToolkitError, did_you_mean
 from toolkit.types import Seed, Share
 
+MAX_BYTES = 2_000_000_000
+"""Of one file: its texts are held in memory."""
+MAX_LINE = 16_000_000
+"""Characters in a line, and in a field, which may go over several: beyond, the file is no table of sentences."""
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 
 
@@ -218,13 +222,18 @@ def _unusable(row: Sequence[str], columns: tuple[int, int], width: int) -> str |
 
 def _rows(path: Path, delimiter: str, quotes: bool) -> Iterator[tuple[int, list[str] | str]]:
     """Each row that is not blank, with the line it starts on; a text instead of fields says why it is none."""
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ToolkitError(f"{path} has {size:,} bytes, at most {MAX_BYTES:,} are read: give a part of it.")
     with path.open("rb") as raw:
         if raw.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise ToolkitError(f"{path} is UTF-16: save it as UTF-8.")
     # Bytes that are not UTF-8 become lone surrogates, so that one bad row does not end the file.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file, _long_fields():
         rows = reader.reader(
-            file, delimiter=delimiter, quoting=reader.QUOTE_MINIMAL if quotes else reader.QUOTE_NONE, strict=True
+            _lines(path, file),
+            delimiter=delimiter,
+            quoting=reader.QUOTE_MINIMAL if quotes else reader.QUOTE_NONE,
+            strict=True,
         )
         while True:
             line = rows.line_num + 1
@@ -244,10 +253,23 @@ def _rows(path: Path, delimiter: str, quotes: bool) -> Iterator[tuple[int, list[
                 yield line, row
 
 
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    """Lines of bounded length: a file without line breaks would come as a single one."""
+    number = 0
+    while line := file.readline(MAX_LINE):
+        number += 1
+        if len(line) == MAX_LINE:
+            raise ToolkitError(
+                f"{path}: line {number} has {MAX_LINE:,} characters or more, so this is no table of sentences: give a "
+                "CSV or TSV file with a row per sentence."
+            )
+        yield line
+
+
 @contextlib.contextmanager
 def _long_fields() -> Iterator[None]:
-    """The csv module's limit of 131,072 characters a field is one setting for the process: lifted, then put back."""
-    limit = reader.field_size_limit(2**31 - 1)
+    """The csv module's limit of 131,072 characters a field is one setting for the process: raised, then put back."""
+    limit = reader.field_size_limit(MAX_LINE)
     try:
         yield
     finally:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from toolkit.data.examples import BadExample, Examples, Source
+from toolkit.data.contents import unusable, walk
+from toolkit.data.examples import BadExample, Examples, Source, shown
 from toolkit.data.sources.shared import at_least_two, existing, share_out, shares_to_cut
 from toolkit.data.spec import SPLITS
 from toolkit.data.splits import check_shares, in_order, refuse
@@ -27,6 +28,7 @@ def folder(*, path: str, validation: Share | None = None, test: Share | None = N
 
     Files lie in `path/class/…`, or in `path/train/class/…`, `path/validation/class/…` and `path/test/class/…`; of the
     last three, `validation` and `test` may be missing and are then cut from `train`. Hidden files are left out.
+    Nothing outside of `path` is read: symbolic links that lead out of it, and those to folders, are bad examples.
 
     Args:
         path: the folder.
@@ -35,13 +37,17 @@ def folder(*, path: str, validation: Share | None = None, test: Share | None = N
         split_seed: another one gives other splits.
 
     Raises:
-        ToolkitError: nothing there, one class only, pictures and sounds mixed, too few examples of a class.
+        ToolkitError: nothing there, one class only, pictures and sounds mixed, too few examples of a class, the folder
+            of a split is a link.
     """
     wanted = {"validation": validation, "test": test}
     refuse(check_shares(wanted))
     root = existing(path, "data.path", folder=True)
     origin = f"folder {root}"
-    found = {split: _Listing.of(root, base) for split, base in _bases(root, origin).items()}
+    try:
+        found = {split: _Listing.of(root, base) for split, base in _bases(root, origin).items()}
+    except OSError as error:
+        raise _unreadable(error) from error
     kind = _kind(list(found.values()), origin)
     class_names = in_order(found["train"].classes)
     at_least_two(class_names, origin, "put the files of each class into a folder of its own, path/class/file")
@@ -99,14 +105,14 @@ def _files(directory: Path) -> Iterator[Path]:
     """Files at any depth, none hidden; links to folders are given as they are and not followed."""
 
     def stop(error: OSError) -> None:
-        raise ToolkitError(f"data.path: {error.filename} cannot be read ({error.strerror}): allow it or remove it.")
+        raise _unreadable(error) from error
 
-    for parent, folders, files in os.walk(directory, onerror=stop):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        for name in sorted([*files, *links]):
-            if not name.startswith("."):
-                yield Path(parent, name)
+    return walk(directory, stop)
+
+
+def _unreadable(error: OSError) -> ToolkitError:
+    where = shown(str(error.filename))[:200]
+    return ToolkitError(f"data.path: {where} cannot be read ({error.strerror}): allow it or remove it.")
 
 
 def _id(root: Path, file: Path) -> str:
@@ -115,18 +121,9 @@ def _id(root: Path, file: Path) -> str:
 
 def _unusable(root: Path, file: Path, name: str) -> str | None:
     """Why a file is left out unread; None for an ordinary one."""
-    if file.is_symlink():
-        if not file.exists():
-            return "a symbolic link to nothing"
-        if not file.resolve().is_relative_to(root):
-            return f"a symbolic link out of {root}"
-        if file.is_dir():
-            return "a symbolic link to a folder, which is not followed"
-    if not file.is_file():
-        return "no regular file"
     if name != file.relative_to(root).as_posix():
         return "its name is not UTF-8"
-    return None
+    return unusable(root, file)
 
 
 def _bases(root: Path, origin: str) -> dict[str, Path]:
@@ -149,6 +146,12 @@ def _bases(root: Path, origin: str) -> dict[str, Path]:
             f"{origin} has 'train' beside '{extra[0]}'{did_you_mean(extra[0], SPLITS)}: beside 'train' only "
             "'validation' and 'test' may stand; rename or remove the folder."
         )
+    for name in sorted(names):
+        if (root / name).is_symlink():
+            raise ToolkitError(
+                f"data.path: {root / name} is a symbolic link, and links to folders are not followed: put the folder "
+                "itself there, or give the path of one that holds all splits."
+            )
     return {name: root / name for name in SPLITS if name in names}
 
 

@@ -27,6 +27,8 @@ def existing(path: str, key: str, *, folder: bool) -> Path:
         raise ToolkitError(f"{key}: there is no {word} {found}{near}{absolute}: correct the path.")
     if found.is_dir() != folder:
         raise ToolkitError(f"{key}: {found} is a {'file' if folder else 'folder'}, not a {word}: give a {word}.")
+    if not folder and not found.is_file():  # a pipe would be waited for, a device may never end
+        raise ToolkitError(f"{key}: {found} is no regular file: write what it gives into a file, and name that.")
     return found.resolve()
 
 

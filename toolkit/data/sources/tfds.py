@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
+import unittest.mock
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 # File names that carry more than the label, for selectors; `fields` of the config wins.
 KNOWN_FIELDS = {"spoken_digit": "{digit}_{speaker}_{index}.wav"}
+STALLED_SECONDS = 60.0
+"""After so long without a byte a download of TFDS ends with an error."""
+
 # Rates that older versions of TFDS do not state; `source_rate` of the config wins.
 KNOWN_RATES = {"spoken_digit": 8000}
 
@@ -158,10 +163,25 @@ def _open(name: str, data_dir: str | None, *, input: str | None, label: str | No
 
 
 def _builder(name: str, folder: Path) -> Any:
+    """A builder whose data is on disk, complete as far as dataset_info.json tells."""
+    builder = _find(name, folder)
+    path = Path(builder.data_path)
+    if not path.exists():
+        _prepare(builder, name, folder)
+        builder = _find(name, folder)  # it reads what was written, by whomever
+    if not (path / "dataset_info.json").is_file():
+        raise ToolkitError(
+            f"{path} holds '{name}' only in part (dataset_info.json is missing): remove that folder and prepare the "
+            "dataset again, or let TFDS_DATA_DIR point to a complete one."
+        )
+    return builder
+
+
+def _find(name: str, folder: Path) -> Any:
     import tensorflow_datasets
 
     try:
-        builder = tensorflow_datasets.builder(name, data_dir=str(folder))
+        return tensorflow_datasets.builder(name, data_dir=str(folder))
     except tensorflow_datasets.core.registered.DatasetNotFoundError as error:
         known = tensorflow_datasets.list_builders(with_community_datasets=False)
         near = did_you_mean(re.split(r"[/:]", name)[0], [*known, *(p.name for p in folder.glob("[!.]*") if p.is_dir())])
@@ -175,15 +195,6 @@ def _builder(name: str, folder: Path) -> Any:
         again = f", or remove {present} and prepare the dataset again" if present.is_dir() else ""
         text = f"TFDS cannot open '{name}' ({_first_line(error)}){_other_configs(name)}"
         raise ToolkitError(f"data.name: {text}: correct the name{again}.") from error
-    path = Path(builder.data_path)
-    if not path.exists():
-        _prepare(builder, name, folder)
-    elif not (path / "dataset_info.json").is_file():
-        raise ToolkitError(
-            f"{path} holds '{name}' only in part (dataset_info.json is missing): remove that folder and prepare the "
-            "dataset again, or let TFDS_DATA_DIR point to a complete one."
-        )
-    return builder
 
 
 def _other_configs(name: str) -> str:
@@ -219,20 +230,71 @@ def _offline(builder: Any) -> bool:
 
 
 def _prepare(builder: Any, name: str, folder: Path) -> None:
+    """Download and prepare the dataset, or wait for another process that does.
+
+    TFDS writes into a folder of another name and renames it at the end, so nothing half prepared is ever found.
+    """
     others = sorted(path.parent.name for path in Path(builder.data_path).parent.glob("*/dataset_info.json"))
     current = os.environ.get("TFDS_DATA_DIR")
     versions = f" (there is version {', '.join(others)}: name it as '{builder.name}:{others[-1]}')" if others else ""
+    done = Path(builder.data_path) / "dataset_info.json"
     try:
         if _offline(builder):
             raise OSError("there is no network")
-        builder.download_and_prepare()
+        folder.mkdir(parents=True, exist_ok=True)
+        with _turn(folder / f".{builder.name}.lock", name), _stalled_downloads_fail():
+            if not done.is_file():
+                builder.download_and_prepare()
     # What a download can raise is open: connection, checksum, disk, manual steps, packages that are missing.
     except Exception as error:
+        if done.is_file():  # somebody who does not know our lock was faster
+            return
         raise ToolkitError(
-            f"'{name}' is not prepared in {folder}{versions} and could not be downloaded ({_first_line(error)}): "
+            f"'{name}' is not prepared in {folder}{versions} and could not be downloaded ({_why(error)}): "
             f"let TFDS_DATA_DIR ({f'now {current}' if current else 'now not set'}) or data.data_dir point to a folder "
             "that holds it, or use the source folder or csv."
         ) from error
+
+
+@contextlib.contextmanager
+def _turn(path: Path, name: str) -> Iterator[None]:
+    """Hold the lock that says that a dataset is being prepared; the system frees that of a process that died."""
+    import filelock
+
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"another process prepares '{name}' in {path.parent}: waiting for it", file=sys.stderr)  # noqa: T201
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _stalled_downloads_fail() -> Iterator[None]:
+    """Let a download end once nothing came for `STALLED_SECONDS`: TFDS itself sets no limit and waits for ever."""
+    from requests.adapters import HTTPAdapter
+
+    send = HTTPAdapter.send
+
+    def limited(self: Any, request: Any, *positional: Any, **named: Any) -> Any:
+        if len(positional) < 2:  # stream, timeout, …
+            named["timeout"] = named.get("timeout") or STALLED_SECONDS
+        return send(self, request, *positional, **named)
+
+    with unittest.mock.patch.object(HTTPAdapter, "send", limited):
+        yield
+
+
+def _why(error: Exception) -> str:
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
+    if isinstance(error, NonMatchingChecksumError):  # its own text begins with two long names
+        return "what came has the wrong checksum: it was changed on the way, or its publisher changed it"
+    return _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.data.examples import BadExample, Examples
 from toolkit.data.selections import field_pattern
+from toolkit.data.sources.tfrecord import whole_records
 from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 # Examples that are parsed at once.
 BATCH = 512
+# Where a row says what is wrong with its record, in place of features: no feature of a dataset has this name.
+DAMAGE = "\0damage"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +42,10 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """One example; `reason` says why it cannot be used."""
+    """One example; `reason` says why it cannot be used, and then value and label may be missing."""
 
     value: Any
-    label: int
+    label: int | None
     name: str
     tfds_id: str
     reason: str | None
@@ -64,6 +68,11 @@ def records(dataset: Dataset, pattern: str) -> dict[str, list[dict[str, str]]]:
     split = "train" if "train" in dataset.counts else next(iter(dataset.counts))
     expression, found = field_pattern(pattern), []
     for row in _iterate(dataset, split, 0, dataset.counts[split], [dataset.file_name]):
+        if DAMAGE in row:
+            raise ToolkitError(
+                f"{row['tfds_id']} of {dataset.origin} cannot be read ({row[DAMAGE]}), so nothing can be selected by "
+                f"its file name: {_repair(dataset)}."
+            )
         name = row[dataset.file_name].decode(errors="backslashreplace")
         match = expression.fullmatch(name.rpartition("/")[2])
         if match is None:
@@ -84,7 +93,7 @@ def read(
         positions: per split of ours, positions in the splits of the dataset; disjoint.
 
     Raises:
-        ToolkitError: files are missing or broken, a label has no class, a split holds nothing that can be used.
+        ToolkitError: a file is missing, cut short, or broken so that its records cannot be told apart.
     """
     import numpy as np
 
@@ -99,26 +108,24 @@ def read(
             for position, row in enumerate(_iterate(dataset, split, start, stop, wanted), start):
                 rows[owner[position]].append(_row(dataset, row))
     class_names, number = _classes(dataset, rows)
-    names = [row.name for part in rows.values() for row in part]
+    names = [row.name for part in rows.values() for row in part if row.label is not None]
     # File names say more, but only some datasets make them unique over their splits.
     named = all(names) and len(set(names)) == len(names)
-    return class_names, {name: _examples(dataset, name, part, named, number) for name, part in rows.items()}
+    return class_names, {name: _examples(part, named, number) for name, part in rows.items()}
 
 
-def _examples(dataset: Dataset, split: str, rows: Sequence[_Row], named: bool, number: Mapping[int, int]) -> Examples:
+def _examples(rows: Sequence[_Row], named: bool, number: Mapping[int, int]) -> Examples:
     import numpy as np
 
-    bad = tuple(BadExample(row.name if named else row.tfds_id, row.reason) for row in rows if row.reason)
+    def id(row: _Row) -> str:
+        return row.name if named and row.name else row.tfds_id
+
     good = [row for row in rows if not row.reason]
-    if not good:
-        raise ToolkitError(
-            f"data.{split} of {dataset.origin} holds no usable example ({bad[0].reason}): choose another part."
-        )
     return Examples(
         values=tuple(row.value for row in good),
-        labels=np.array([number[row.label] for row in good], np.int64),
-        ids=tuple(row.name if named else row.tfds_id for row in good),
-        bad=bad,
+        labels=np.array([number[row.label] for row in good if row.label is not None], np.int64),
+        ids=tuple(id(row) for row in good),
+        bad=tuple(BadExample(id(row), row.reason) for row in rows if row.reason),
     )
 
 
@@ -126,11 +133,13 @@ def _classes(dataset: Dataset, rows: Mapping[str, Sequence[_Row]]) -> tuple[tupl
     """Class names, and which position each label of the dataset gets."""
     if dataset.class_names:
         return dataset.class_names, {i: i for i in range(len(dataset.class_names))}
-    labels = sorted({row.label for part in rows.values() for row in part})
+    labels = sorted({row.label for part in rows.values() for row in part if row.label is not None})
     return tuple(str(label) for label in labels), {label: i for i, label in enumerate(labels)}
 
 
 def _row(dataset: Dataset, row: Mapping[str, Any]) -> _Row:
+    if DAMAGE in row:
+        return _Row(None, None, "", row["tfds_id"], row[DAMAGE])
     value, label = row[dataset.input], int(row[dataset.label])
     classes = len(dataset.class_names)
     reason = f"label {label} stands for no class" if classes and not 0 <= label < classes else None
@@ -182,41 +191,85 @@ def _iterate(dataset: Dataset, split: str, start: int, stop: int, wanted: Sequen
     """
     import tensorflow as tf
 
-    info = dataset.builder.info
-    repair = f"remove {dataset.builder.data_path} and prepare the dataset again"
-    for file in info.splits[f"{split}[{start}:{stop}]"].file_instructions:
+    for file in dataset.builder.info.splits[f"{split}[{start}:{stop}]"].file_instructions:
         path = Path(file.filename)
         if not path.is_file():
-            raise ToolkitError(f"{dataset.origin} is not complete: {path} is missing: {repair}.")
+            raise ToolkitError(f"{dataset.origin} is not complete: {path} is missing: {_repair(dataset)}.")
         position = file.skip
         try:
             for row in _parsed(dataset, file, wanted):
                 yield {**row, "tfds_id": f"{path.name}__{position}"}
                 position += 1
-        except tf.errors.OpError as error:
-            text = (error.message or type(error).__name__).splitlines()[0][:200]
-            raise ToolkitError(f"{path} of {dataset.origin} cannot be read ({text}): {repair}.") from error
+        except tf.errors.OpError:
+            for row in _one_by_one(dataset, path, range(position, file.skip + file.take), wanted):
+                yield {**row, "tfds_id": f"{path.name}__{position}"}
+                position += 1
+        except (NotImplementedError, ImportError) as error:
+            form = dataset.builder.info.file_format.value
+            raise ToolkitError(
+                f"{dataset.origin} is prepared in the format {form}, which TFDS cannot stream: prepare it as tfrecord."
+            ) from error
         if position - file.skip != file.take:
             raise ToolkitError(
                 f"{path} of {dataset.origin} ends after {position} examples, before the end that dataset_info.json "
-                f"states: {repair}."
+                f"states: {_repair(dataset)}."
             )
+
+
+def _repair(dataset: Dataset) -> str:
+    return f"remove {dataset.builder.data_path} and prepare the dataset again"
+
+
+def _one_by_one(dataset: Dataset, path: Path, positions: range, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of a file that TensorFlow refuses: features of a whole record, `DAMAGE` for another."""
+    import tensorflow as tf
+
+    parse = _parser(dataset, wanted)
+    try:
+        for content in itertools.islice(whole_records(path), positions.start, positions.stop):
+            if content is None:
+                yield {DAMAGE: "its record does not fit its checksum"}
+                continue
+            try:
+                row = {key: value.numpy() for key, value in parse(tf.constant(content)).items()}
+            except tf.errors.OpError:
+                row = {DAMAGE: f"its record does not hold {', '.join(wanted)} as the dataset states"}
+            yield row
+    except (ValueError, OSError) as error:
+        raise ToolkitError(f"{path} of {dataset.origin} cannot be read ({error}): {_repair(dataset)}.") from error
+
+
+def _parser(dataset: Dataset, wanted: Sequence[str]) -> Callable[[Any], Mapping[str, Any]]:
+    """From a serialized example to the wanted features; sounds (arrays, maybe encoded) as TFDS knows how."""
+    import tensorflow as tf
+    from tensorflow_datasets import features
+
+    if dataset.kind == "audio" and dataset.input in wanted:
+        chosen = features.FeaturesDict({key: dataset.builder.info.features[key] for key in wanted})
+        parse: Callable[[Any], Mapping[str, Any]] = chosen.deserialize_example
+        return parse
+    form = _form(dataset, wanted)
+    return lambda serialized: tf.io.parse_single_example(serialized, form)
+
+
+def _form(dataset: Dataset, wanted: Sequence[str]) -> dict[str, Any]:
+    import tensorflow as tf
+
+    return {key: tf.io.FixedLenFeature((), tf.int64 if key == dataset.label else tf.string) for key in wanted}
 
 
 def _parsed(dataset: Dataset, file: Any, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The wanted features of the examples that a TFDS file instruction names."""
     import tensorflow as tf
-    from tensorflow_datasets import features
     from tensorflow_datasets.core import file_adapters
 
-    info = dataset.builder.info
-    records = file_adapters.ADAPTER_FOR_FORMAT[info.file_format].make_tf_data(file.filename)
+    records = file_adapters.ADAPTER_FOR_FORMAT[dataset.builder.info.file_format].make_tf_data(file.filename)
     records = records.skip(file.skip).take(file.take)
-    if dataset.kind == "audio" and dataset.input in wanted:  # an array, maybe encoded: TFDS knows how
-        chosen = features.FeaturesDict({key: info.features[key] for key in wanted})
-        yield from records.map(chosen.deserialize_example, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator()
+    if dataset.kind == "audio" and dataset.input in wanted:
+        parse = _parser(dataset, wanted)
+        yield from records.map(parse, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator()
         return
-    form = {key: tf.io.FixedLenFeature((), tf.int64 if key == dataset.label else tf.string) for key in wanted}
+    form = _form(dataset, wanted)
     for serialized in records.batch(BATCH):
         parsed = tf.io.parse_example(serialized, form)
         columns = [parsed[key].numpy() for key in form]
