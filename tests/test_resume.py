@@ -156,6 +156,28 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path, whole,
 
 
 @every_backend
+@pytest.mark.parametrize("text", [IMAGES, AUDIO])
+def test_a_run_that_was_killed_after_an_epoch(tmp_path, whole, monkeypatch, text):
+    """That checkpoint comes after the validation, whose metrics must not become part of the next epoch's."""
+    original = keeper.Keeper.after_epoch
+
+    class Killed(BaseException):
+        pass
+
+    def patched(self, *, last):
+        original(self, last=last)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(keeper, "_WORTH", 0)  # a save after every epoch
+        patch.setattr(keeper.Keeper, "after_epoch", patched)
+        workflow.train(make_config(tmp_path, text), run_dir=tmp_path / "run")
+    assert checkpoints.names(tmp_path / "run" / checkpoints.FOLDER)[-1].endswith("-epoch-00001")
+    workflow.resume(tmp_path / "run")
+    assert_same(tmp_path / "run", whole[text])
+
+
+@every_backend
 def test_a_signal_within_the_validation(tmp_path, whole, monkeypatch):
     original = loop._Training._validate
 

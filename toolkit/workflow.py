@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import backend as backends
 from toolkit.config import RunConfig, load, load_run
-from toolkit.data.spec import SPLITS, DataSpec
+from toolkit.data.spec import MAX_BYTES, SPLITS, DataSpec
 from toolkit.errors import RunFailed, ToolkitError
-from toolkit.runs import arrays, checkpoints, record
+from toolkit.runs import arrays, checkpoints, record, trust
 from toolkit.runs import resume as resuming
 from toolkit.runs import run as runs
 from toolkit.runs.checkpoints import Checkpoint
@@ -305,7 +305,7 @@ def _compile(model: Any, objective: Objective, config: RunConfig, total_steps: i
 
 
 def _start_from(model: Any, config: RunConfig, spec: DataSpec, run: Run, *, resumed: bool) -> None:
-    from toolkit.models.weights import set_arrays
+    from toolkit.models.weights import fitting_names, set_arrays
     from toolkit.training.start import freeze
 
     if config.training.init_from and not resumed:
@@ -316,7 +316,8 @@ def _start_from(model: Any, config: RunConfig, spec: DataSpec, run: Run, *, resu
                 "vectors would stand for other words: train on the same train split and data.vocabulary_size."
             )
         earlier = directory / runs.WEIGHTS
-        values, _ = arrays.load(earlier)
+        fitting = fitting_names(model, arrays.shapes(earlier), where=str(earlier), partial=True)
+        values, _ = arrays.load(earlier, only=fitting)
         new = set_arrays(model, values, where=str(earlier), partial=True)
         run.say(f"weights from {earlier}" + (f"; new: {', '.join(new)}" if new else ""))
     freeze(model, config.training.freeze)
@@ -359,6 +360,7 @@ def _identity(config: RunConfig, data: Data) -> str:
 def _go_on(config: RunConfig, data: Data, feed: Feed, run: Run, known: Mapping[str, Any]) -> Checkpoint | None:
     """The checkpoint that the run goes on from; None where it was interrupted before its first."""
     from toolkit.data.order import ORDER_VERSION
+    from toolkit.training.position import check_state
 
     resuming.refuse_other_data(known["fingerprints"], _fingerprints(data), run.directory)
     if known["order_version"] != ORDER_VERSION:
@@ -366,7 +368,7 @@ def _go_on(config: RunConfig, data: Data, feed: Feed, run: Run, known: Mapping[s
             f"the run in {run.directory} saw its examples in order version {known['order_version']}, this toolkit has "
             f"{ORDER_VERSION}: go on with the toolkit that began it."
         )
-    checkpoint = checkpoints.newest(run.path(checkpoints.FOLDER), report=run.say)
+    checkpoint = checkpoints.newest(run.path(checkpoints.FOLDER), report=run.say, check=check_state)
     if checkpoint is None and run.path(runs.METRICS).exists():
         raise ToolkitError(
             f"{run.path(checkpoints.FOLDER)} holds no checkpoint, though the run has trained: bring them back, or "
@@ -437,17 +439,17 @@ def _fit(
         with contextlib.suppress(OSError):  # a full disk may be what stopped it
             _update_record(run, state=state, error=str(error) or type(error).__name__)
         raise
-    run.say(
-        f"trained {outcome.epochs} epochs in {outcome.seconds:.1f} s; kept epoch {outcome.best.epoch} "
-        f"({outcome.best.metric} {outcome.best.value:.4f})"
-    )
+    spent = f"{outcome.seconds:.1f} s, {outcome.saving:.1f} s of it saving"
+    best = f"{outcome.best.metric} {outcome.best.value:.4f}"
+    run.say(f"trained {outcome.epochs} epochs in {spent}; kept epoch {outcome.best.epoch} ({best})")
     return outcome
 
 
 def _load_weights(model: Any, directory: Path) -> None:
-    from toolkit.models.weights import set_arrays
+    from toolkit.models.weights import fitting_names, set_arrays
 
     path = directory / runs.WEIGHTS
+    fitting_names(model, arrays.shapes(path), where=str(path))  # before anything is read that does not fit
     values, _ = arrays.load(path)
     set_arrays(model, values, where=str(path))
 
@@ -461,6 +463,7 @@ def _write_training(config: RunConfig, outcome: Outcome, run: Run) -> None:
         state="trained",
         epochs=outcome.epochs,
         seconds=round(outcome.seconds, 1),
+        saving_seconds=round(outcome.saving, 2),
         best=dataclasses.asdict(outcome.best),
     )
 
@@ -470,19 +473,12 @@ def _update_record(run: Run, **fields: Any) -> None:
 
 
 def _read_record(run: Run) -> dict[str, Any]:
-    path = run.path(runs.RECORD)
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ToolkitError(f"{path} cannot be read ({error}): use the run directory as train left it.") from error
-    if not isinstance(known, dict) or not isinstance(known.get("fingerprints"), dict):
-        raise ToolkitError(f"{path} holds no fingerprints of the data: use the run directory as train left it.")
-    return known
+    return trust.read_record(run.path(runs.RECORD))
 
 
 def _read_spec(directory: Path) -> DataSpec:
     path = directory / runs.SPEC
-    return DataSpec.from_json(path.read_text(encoding="utf-8"), where=str(path))
+    return DataSpec.from_json(trust.read_text(path, limit=MAX_BYTES), where=str(path))
 
 
 def _check_same_data(data: Data, split: str, run: Run) -> None:

@@ -126,7 +126,8 @@ class TrainingOptions(Options):
         bool, Field(description="compile the train step (XLA; torch.compile under torch); JAX always does")
     ] = False
     threads: Annotated[
-        Size | None, Field(description="CPU threads of one operation; null: the backend's own choice; not with jax")
+        Annotated[int, Field(ge=1, le=1024)] | None,
+        Field(description="CPU threads of one operation; null: the backend's own choice; not with jax"),
     ] = None
     deterministic: Annotated[
         bool, Field(description="the same bits in every run on a GPU, slower; on the CPU that is so anyway")

@@ -40,22 +40,35 @@ def set_arrays(
         The names of the model's weights that were left as they are.
 
     Raises:
-        ToolkitError: a weight is missing, left over or of another shape; with `partial`, if none fits. The model is
-            unchanged then.
+        ToolkitError: a weight is missing, left over, of another shape or type, or NaN; with `partial`, if none fits.
+            The model is unchanged then.
+    """
+    shapes = {name: value.shape for name, value in arrays.items()}
+    variables, fitting = named_variables(model), fitting_names(model, shapes, where=where, partial=partial)
+    for name in fitting:
+        _check_numbers(name, arrays[name], variables[name], where)
+    for name in fitting:
+        variables[name].assign(arrays[name])
+    return [name for name in variables if name not in fitting]
+
+
+def fitting_names(
+    model: keras.Model, shapes: Mapping[str, tuple[int, ...]], *, where: str, partial: bool = False
+) -> list[str]:
+    """The names of `shapes` that `model` has weights of the same shape for: what to read from a file.
+
+    Raises:
+        ToolkitError: as `set_arrays`, of names and shapes.
     """
     variables = named_variables(model)
-    missing = [name for name in variables if name not in arrays]
-    extra = [name for name in arrays if name not in variables]
+    missing = [name for name in variables if name not in shapes]
+    extra = [_shorten(name) for name in shapes if name not in variables]
+    fitting = [name for name in variables if name in shapes and tuple(shapes[name]) == tuple(variables[name].shape)]
     misshapen = [
-        f"{name} ({tuple(arrays[name].shape)} for {tuple(variable.shape)})"
+        f"{name} ({_shorten(str(tuple(shapes[name])))} for {tuple(variable.shape)})"
         for name, variable in variables.items()
-        if name in arrays and tuple(arrays[name].shape) != tuple(variable.shape)
+        if name in shapes and name not in fitting
     ]
-    fitting = {
-        name: variable
-        for name, variable in variables.items()
-        if name in arrays and tuple(arrays[name].shape) == tuple(variable.shape)
-    }
     if not partial and (missing or extra or misshapen):
         faults = [("lacks", missing), ("has too much", extra), ("has in another shape", misshapen)]
         told = "; ".join(f"{verb} {_some(names)}" for verb, names in faults if names)
@@ -67,9 +80,25 @@ def set_arrays(
             f"none of the weights in {where} fits the model, which has {_some(list(variables))}: use weights of a "
             f"model with layers of the same names and shapes."
         )
-    for name, variable in fitting.items():
-        variable.assign(arrays[name])
-    return [name for name in variables if name not in fitting]
+    return fitting
+
+
+def _check_numbers(name: str, value: np.ndarray[Any, Any], variable: Any, where: str) -> None:
+    """Refuse what Keras would cast without a word, and NaN, which spreads to every answer.
+
+    Infinity stays: a mask may hold it, and answers that are not finite are refused where they come up.
+    """
+    import keras
+    import numpy as np
+
+    floating = keras.backend.is_float_dtype(variable.dtype)
+    if floating != keras.backend.is_float_dtype(value.dtype.name) or value.dtype.kind == "c":
+        raise ToolkitError(
+            f"the weights in {where} have {name} as {value.dtype.name}, but it is {variable.dtype} in the model: use "
+            "weights that train wrote."
+        )
+    if floating and np.isnan(value).any():
+        raise ToolkitError(f"the weights in {where} hold NaN in {name}: use those of a training that went well.")
 
 
 def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -149,6 +178,12 @@ def _unique(names: Iterator[str]) -> list[str]:
         counts[name] = counts.get(name, -1) + 1
         result.append(f"{name}_{counts[name]}" if counts[name] else name)
     return result
+
+
+def _shorten(text: str) -> str:
+    """What a file says, for a message: nothing in it may speak to a terminal."""
+    plain = text if text.isprintable() else ascii(text)[1:-1]
+    return plain if len(plain) <= 80 else f"{plain[:79]}…"
 
 
 def _some(names: list[str]) -> str:

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import RunFailed, ToolkitError
-from toolkit.runs import arrays
+from toolkit.runs import arrays, trust
 from toolkit.runs.files import sync_directory
 
 FORMAT = 1
@@ -29,6 +30,8 @@ ARRAYS = "arrays.safetensors"
 MANIFEST = "manifest.json"
 # Being written; being replaced by another of the same name; being removed; found to be damaged.
 _NEW, _OLD, _GONE, _DAMAGED = ".new-", ".old-", ".gone-", "damaged-"
+# Names are told to people: nothing in them may speak to a terminal.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +92,11 @@ def save(
 
 
 def names(folder: Path) -> list[str]:
-    """The checkpoints in `folder`, oldest first."""
+    """The checkpoints in `folder`, oldest first; what cannot be a checkpoint's name is left alone."""
     if not folder.is_dir():
         return []
-    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith((".", _DAMAGED)))
+    entries = (entry.name for entry in folder.iterdir())
+    return sorted(name for name in entries if _NAME.fullmatch(name) and not name.startswith(_DAMAGED))
 
 
 def clean(folder: Path) -> None:
@@ -104,19 +108,28 @@ def clean(folder: Path) -> None:
     _remove(folder, _NEW, _OLD, _GONE)
 
 
-def newest(folder: Path, *, report: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint whose sums are right; None where there never was one.
+def newest(
+    folder: Path, *, report: Callable[[str], None], check: Callable[[Mapping[str, Any]], object] = lambda state: None
+) -> Checkpoint | None:
+    """The newest checkpoint whose sums are right and whose state is; None where there never was one.
 
-    Damaged ones are set aside under another name and told to `report`.
+    Others are set aside under another name and told to `report`.
+
+    Args:
+        check: raises ToolkitError where a state is none that was saved: right sums only tell of accidents.
 
     Raises:
         ToolkitError: there are some, and all are damaged.
     """
+    if folder.is_symlink():
+        raise ToolkitError(f"{folder} is a symbolic link: put the folder itself in its place.")
     clean(folder)
     for name in reversed(names(folder)):
         try:
-            return load(folder / name)
-        except DamagedError as error:
+            found = load(folder / name)
+            check(found.state)
+            return found
+        except (DamagedError, ToolkitError) as error:
             aside = _free_name(folder / f"{_DAMAGED}{name}")
             (folder / name).rename(aside)
             report(f"warning: the checkpoint {name} is damaged ({error}); it was set aside as {aside.name}")
@@ -133,6 +146,8 @@ def load(path: Path) -> Checkpoint:
     Raises:
         DamagedError: something is missing or not as it was written.
     """
+    if path.is_symlink() or not path.is_dir():
+        raise DamagedError("it is no folder")
     for file in (path / MANIFEST, path / ARRAYS):
         if file.is_symlink() or not file.is_file():
             raise DamagedError(f"{file.name} is missing or no plain file")
@@ -147,7 +162,7 @@ def load(path: Path) -> Checkpoint:
         raise DamagedError(f"{ARRAYS} holds other tensors than were written")
     for name, value in tensors.items():
         if _describe(value) != manifest["tensors"][name]:
-            raise DamagedError(f"the tensor {name} is another than was written")
+            raise DamagedError(f"the tensor {trust.shown(name, length=80)} is another than was written")
     return Checkpoint(path, tensors, manifest["state"])
 
 
@@ -168,13 +183,19 @@ def _write(folder: Path, tensors: Mapping[str, np.ndarray[Any, Any]], state: Map
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        manifest = trust.read_json(path)
+        if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _sum(manifest):
+            raise DamagedError(f"{path.name} is another than was written")
+    except (ToolkitError, RecursionError) as error:
         raise DamagedError(f"{path.name} cannot be read") from error
-    if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _sum(manifest):
-        raise DamagedError(f"{path.name} is another than was written")
-    if manifest["format"] != FORMAT:
-        raise DamagedError(f"{path.name} has format {manifest['format']}, this version reads {FORMAT}")
+    if manifest.get("format") != FORMAT:
+        found = trust.shown(manifest.get("format"), length=40)
+        raise DamagedError(f"{path.name} has format {found}, this version reads {FORMAT}")
+    if (
+        not all(isinstance(manifest.get(name), dict) for name in ("state", "tensors"))
+        or "header_sha256" not in manifest
+    ):
+        raise DamagedError(f"{path.name} lacks a part of what was written")
     return manifest
 
 
@@ -198,7 +219,10 @@ def _beginning(folder: Path, prefix: str) -> list[str]:
 def _remove(folder: Path, *prefixes: str) -> None:
     for prefix in prefixes:
         for name in _beginning(folder, prefix):
-            shutil.rmtree(folder / name)
+            if (folder / name).is_symlink() or not (folder / name).is_dir():
+                (folder / name).unlink()  # a link: what it leads to is not ours
+            else:
+                shutil.rmtree(folder / name)
 
 
 def _free_name(path: Path) -> Path:

@@ -19,7 +19,7 @@ def environment() -> dict[str, Any]:
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "directory": str(Path.cwd()),
+        "directory": _directory(),
         "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PACKAGES if _version(name)},
@@ -48,6 +48,13 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None  # no git, or a checkout without a commit: the record then says that it does not know
     return done.stdout.strip()
+
+
+def _directory() -> str | None:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return None  # it was removed
 
 
 def _version(name: str) -> str | None:

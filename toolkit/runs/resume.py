@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ToolkitError
+from toolkit.runs import trust
 from toolkit.runs.run import RECORD
 
 # Keys of a config that may change without changing what was trained so far.
@@ -76,10 +77,10 @@ def newest_unfinished(folder: Path, is_same: Callable[[Path], bool]) -> Path | N
     found = []
     for path in folder.glob(f"*/{RECORD}"):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue  # of a run that is not ours to judge
-        if isinstance(record, dict) and record.get("state") != "finished" and is_same(path.parent):
+            record = trust.read_record(path)
+        except ToolkitError:
+            continue  # of a run that cannot go on
+        if record.get("state") != "finished" and is_same(path.parent):
             found.append((str(record.get("started")), path.parent))
     return max(found)[1] if found else None
 

@@ -18,7 +18,7 @@ import filelock
 from rich.console import Console, RenderableType
 
 from toolkit.errors import RunFailed, ToolkitError
-from toolkit.runs import files
+from toolkit.runs import files, terminal, trust
 from toolkit.runs.checkpoints import FOLDER
 
 CONFIG = "config.yaml"
@@ -46,7 +46,7 @@ class Run:
 
     def __init__(self, directory: Path, lock: filelock.BaseFileLock, *, new: bool, created: bool) -> None:
         self.directory = directory
-        self.console = Console()
+        self.console = terminal.console()
         self._lock = lock
         self._new = new  # only what this process began may it discard
         self._created = created
@@ -103,14 +103,15 @@ class Run:
             ToolkitError: it is none, another process owns it, or it cannot be written.
         """
         directory = directory.absolute()
-        if not directory.is_dir():
-            raise ToolkitError(f"there is no run directory {directory}: give the folder that train printed.")
+        _check_folder(directory)
         missing = [name for name in (CONFIG, SPEC, RECORD) if not (directory / name).is_file()]
         if missing:
             raise ToolkitError(
                 f"{directory} holds no run that began to train ({', '.join(missing)} is missing): give another "
                 "folder, or start a run without --resume."
             )
+        trust.check_complete(directory / CONFIG)
+        trust.read_record(directory / RECORD, needed=("total_steps", "order_version"))
         return cls._taken(directory)
 
     @classmethod
@@ -217,15 +218,21 @@ def check(directory: Path) -> Path:
         ToolkitError: there is no such folder, or it holds no run, or one without weights.
     """
     directory = directory.absolute()
-    if not directory.is_dir():
-        raise ToolkitError(f"there is no run directory {directory}: give the folder that train printed.")
+    _check_folder(directory)
     missing = [name for name in (CONFIG, SPEC, WEIGHTS) if not (directory / name).is_file()]
     if missing:
         raise ToolkitError(
             f"{directory} is not the directory of a trained run ({', '.join(missing)} is missing): give the folder "
             "that train printed at its end."
         )
+    trust.check_complete(directory / CONFIG)
     return directory
+
+
+def _check_folder(directory: Path) -> None:
+    if not directory.is_dir():
+        raise ToolkitError(f"there is no run directory {directory}: give the folder that train printed.")
+    trust.check_folder(directory, files=(*_OWN, LOCK), folders=(FOLDER, TENSORBOARD), in_place=(LOG, METRICS, LOCK))
 
 
 def _give_up(directory: Path, lock: filelock.BaseFileLock) -> None:

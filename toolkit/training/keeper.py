@@ -47,6 +47,7 @@ class Keeper:
     def __post_init__(self) -> None:
         self._clock = self._last = time.perf_counter()
         self._cost = 0.0
+        self.saving = 0.0  # seconds of this process
 
     @property
     def folder(self) -> Path:
@@ -86,6 +87,7 @@ class Keeper:
         checkpoints.save(self.folder, self.position.name, capture(self.model, self.generator), state, keep=self.keep)
         self._last = time.perf_counter()
         self._cost = self._last - start
+        self.saving += self._cost
 
     def _minutes_are_over(self) -> bool:
         return self.every_minutes is not None and time.perf_counter() - self._last >= 60 * self.every_minutes

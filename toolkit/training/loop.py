@@ -39,12 +39,14 @@ class Outcome:
         epochs: trained, the last maybe in part.
         micro_batches: trained.
         seconds: of training and validation together, in all sittings.
+        saving: seconds of the last sitting that went into checkpoints.
         best: the epoch whose weights were kept.
     """
 
     epochs: int
     micro_batches: int
     seconds: float
+    saving: float
     best: Best
 
 
@@ -114,7 +116,7 @@ def fit(
         with guarded_steps(model):
             while not training.is_over():
                 training.epoch()
-    return Outcome(position.epoch - 1, position.trained, position.seconds, position.best)
+    return Outcome(position.epoch - 1, position.trained, position.seconds, keeper.saving, position.best)
 
 
 def _board(run: Run, rows: int) -> TensorBoard:
@@ -178,6 +180,7 @@ class _Training:
         self.run.say(_line(title, logs, speed, best=improved))
         at.epoch, at.batch, at.logs, at.recorder = at.epoch + 1, 0, {}, {}
         self._heed_monitors(logs)
+        self.model.reset_metrics()  # they hold the validation, and a checkpoint would hand it on to the next epoch
         self.keeper.after_epoch(last=self.is_over())
 
     def _train(self, title: str, rate: Callable[[int], float]) -> dict[str, float]:

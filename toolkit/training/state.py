@@ -80,7 +80,11 @@ class Generator(keras.callbacks.Callback):
 
             self._torch = torch
             kept = values.get(TORCH_GENERATOR)
-            self._state = torch.get_rng_state() if kept is None else torch.from_numpy(kept.copy())
+            self._state = torch.get_rng_state()
+            if kept is not None:
+                if (kept.shape, kept.dtype.name) != (tuple(self._state.shape), "uint8"):
+                    raise ToolkitError("the checkpoint's torch_generator is none of torch: go on from another one.")
+                self._state = torch.from_numpy(kept.copy())
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """What a checkpoint keeps of it."""

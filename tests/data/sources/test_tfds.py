@@ -189,6 +189,20 @@ def test_a_file_that_ends_between_two_examples_is_named(broken):
     assert str(path) in refused(broken, "ends after 19 examples")
 
 
+def test_a_prepared_folder_cannot_have_modules_imported(broken, tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = broken / "tiny_pictures" / "1.2.0" / "features.json"
+    path.write_text(path.read_text().replace("tensorflow_datasets.core.features.image_feature.Image", "stranger.Image"))
+    assert str(path) in refused(broken, "names the class 'stranger.Image', which is none of TFDS")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_name_whose_code_would_be_downloaded_is_refused():
+    ((key, text),) = tfds.check({"name": "huggingface:mnist", **PARTS, "fields": None})
+    assert (key, "namespace" in text) == ("name", True)
+
+
 def test_a_byte_that_flipped_is_found(broken):
     path = shard(broken)
     before = tfds(name="tiny_pictures", data_dir=str(broken))

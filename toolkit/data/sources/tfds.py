@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import sys
@@ -85,6 +86,9 @@ def _check(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
     name = arguments["name"]
     if not name.strip():
         problems.append(("name", "name is empty: write a dataset as TFDS spells it, for instance mnist"))
+    elif re.match(r"[^/]*:(?!\d)", name):
+        text = "has a namespace, whose code TFDS would download and run: use a dataset of TFDS itself, or folder or csv"
+        problems.append(("name", f"{name!r} {text}"))
     selectors = {split: value for split, value in selections.items() if isinstance(value, Mapping)}
     if arguments.get("fields") and not selectors:
         problems.append(("fields", "fields has no effect where no split selects by them: remove it"))
@@ -164,6 +168,7 @@ def _open(name: str, data_dir: str | None, *, input: str | None, label: str | No
 
 def _builder(name: str, folder: Path) -> Any:
     """A builder whose data is on disk, complete as far as dataset_info.json tells."""
+    _refuse_foreign_features(folder / re.split(r"[/:]", name)[0])
     builder = _find(name, folder)
     path = Path(builder.data_path)
     if not path.exists():
@@ -175,6 +180,43 @@ def _builder(name: str, folder: Path) -> Any:
             "dataset again, or let TFDS_DATA_DIR point to a complete one."
         )
     return builder
+
+
+def _refuse_foreign_features(dataset: Path) -> None:
+    """TFDS imports whatever module a `features.json` names: only its own may stand there.
+
+    Raises:
+        ToolkitError: another one does, or the file cannot be read.
+    """
+    for path in dataset.rglob("features.json"):
+        try:
+            if not path.is_file() or path.stat().st_size > _MAX_FEATURES:
+                raise ValueError("it is no file, or too long")
+            classes = list(_classes(json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ToolkitError(f"{path} cannot be read ({error}): prepare the dataset again.") from error
+        foreign = [name for name in classes if not name.startswith("tensorflow_datasets.")]
+        if foreign:
+            raise ToolkitError(
+                f"{path} names the class {foreign[0][:100]!a}, which is none of TFDS, and TFDS would import its "
+                "module: use a dataset whose features are those of TFDS."
+            )
+
+
+_MAX_FEATURES = 2**20  # bytes
+
+
+def _classes(value: Any) -> Iterator[str]:
+    """The classes that the JSON of a feature names, at any depth; both spellings that protobuf reads."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ("pythonClassName", "python_class_name", "type") and isinstance(inner, str):
+                yield inner
+            else:
+                yield from _classes(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _classes(inner)
 
 
 def _find(name: str, folder: Path) -> Any:
