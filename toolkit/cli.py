@@ -5,6 +5,7 @@ Nothing heavy is imported before a verb needs it, so that `--help` and completio
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,18 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: 0 done, 2 a wrong request, 1 a run that failed, 130 stopped by Ctrl-C."""
+    _open_closed_streams()
     sys.exit(_run(arguments))
+
+
+def _open_closed_streams() -> None:
+    """Lead standard streams that were closed (`2>&-`) to nowhere, or the first files opened would stand in for them."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            setattr(sys, name, os.fdopen(opened, "r" if descriptor == 0 else "w"))
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -135,6 +147,20 @@ def predict(
     from toolkit import workflow
 
     workflow.predict(run_dir, files=list(files), texts=list(texts), output=output, backend=backend)
+
+
+@cli.command("verify-resume")
+@click.argument("config")
+@click.option("--kills", type=click.IntRange(min=1), default=3, show_default=True, help="SIGKILLs in the second run.")
+@click.option("--steps", type=click.IntRange(min=1), default=60, show_default=True, help="Batches of each run.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the moments of the kills.")
+@click.option("--keep", type=click.Path(path_type=Path), help="A new folder for both runs, which stay there.")
+@_set_option
+def verify_resume(config: str, kills: int, steps: int, seed: int, keep: Path | None, overrides: Sequence[str]) -> None:
+    """Prove that CONFIG is resumed exactly: train a stretch whole, then with kills and resumes, and compare."""
+    from toolkit.studies.verify_resume import verify_resume
+
+    verify_resume(config, kills=kills, steps=steps, seed=seed, overrides=overrides, keep=keep, say=click.echo)
 
 
 @cli.group()
