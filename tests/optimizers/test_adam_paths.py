@@ -180,7 +180,7 @@ LAZY_OPTIONS = [
     {"weight_decay": 0.1, "weight_decay_mode": "coupled"},
     {"clipnorm": 0.5},
     {"global_clipnorm": 0.5, "loss_scale_factor": 4.0},
-    {"clipvalue": 0.1},
+    {"clipvalue": 0.1, "loss_scale_factor": 16.0},  # Adam and a norm do not see a scale, this clipping does
 ]
 
 
