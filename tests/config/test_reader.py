@@ -201,7 +201,7 @@ def test_bomb_is_defused_quickly_and_told_briefly(configs, name: str):
 
     lines = configs.problems(BOMBS[name])
 
-    assert time.process_time() - start < 2  # 0.5 s at most were measured; without the limits it is minutes
+    assert time.process_time() - start < 20  # 0.5 s at most on a quiet machine; without the limits it is minutes
     assert len(lines) <= 101
     assert max(map(len, lines)) < 600
 
