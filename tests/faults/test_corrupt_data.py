@@ -20,6 +20,8 @@ from toolkit.data import audio, image
 from toolkit.data.load import TooManyBadExamples, load
 from toolkit.errors import RunFailed, ToolkitError
 
+pytestmark = pytest.mark.long
+
 SEED = 20
 COUNT = 1000
 SHARES = (0.001, 0.01, 0.1, 1.0)
@@ -184,7 +186,7 @@ LONG = ("WAV", "TFRecord", ".progressive.jpg", ".png", ".gif", ".bmp", ".webp", 
 
 def some_long(names):
     """All of them, those that `make test` can do without as long tests."""
-    return [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in names]
+    return [pytest.param(name) if name in LONG else name for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +280,6 @@ def listed(run_dir):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_trains_on_the_rest_and_lists_the_damaged(corpus, tmp_path, kind):
     made = corpus(kind)
@@ -302,7 +303,6 @@ def test_a_run_trains_on_the_rest_and_lists_the_damaged(corpus, tmp_path, kind):
     assert {row["id"] for row in listed(tmp_path / "over")} <= set(names)
 
 
-@pytest.mark.long
 def test_the_command_stops_above_the_budget_with_one_sentence(corpus, tmp_path):
     made = corpus("JPEG")
     names = made.chosen(0.1, seed=SEED + 2)

@@ -14,6 +14,8 @@ from toolkit.config import load
 from toolkit.errors import RunFailed
 from toolkit.runs import checkpoints
 
+pytestmark = pytest.mark.long
+
 CONFIG = """
 seed: 1
 data: {source: synthetic_images, classes: 3, examples: 150, height: 8, width: 8, batch_size: 8}

@@ -22,6 +22,8 @@ from toolkit.data.sources.folder import folder
 from toolkit.data.spec import DataSpec
 from toolkit.errors import ToolkitError
 
+pytestmark = pytest.mark.long
+
 GIGABYTE = 1 << 30
 IMPORTS = """
     import pathlib
@@ -90,7 +92,6 @@ def test_every_hostile_file_is_read_within_limits_or_left_out_with_its_reason(tm
     assert answer.seconds < 60
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".png", ".wav"])
 def test_memory_does_not_grow_with_the_number_of_cores(tmp_path, suffix):
     """Sixteen threads, each with a file just below the limit: alone one takes half a gigabyte."""

@@ -28,6 +28,8 @@ from toolkit.config import load
 from toolkit.errors import RunFailed, ToolkitError
 from toolkit.runs import arrays, checkpoints, trust
 
+pytestmark = pytest.mark.long
+
 CONFIG = """
 seed: 3
 data: {source: synthetic_images, classes: 3, examples: 60, height: 12, width: 12, batch_size: 16}
@@ -587,9 +589,7 @@ SPECS = {
 HEAVY = ("lists up to the limit", "lists up to the limit, and no more", "a vocabulary of 10^8")
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.long) if case in HEAVY else case for case in SPECS]
-)
+@pytest.mark.parametrize("case", [pytest.param(case) if case in HEAVY else case for case in SPECS])
 def test_a_hostile_description_of_the_data_is_refused(place, case):
     spoil, says = SPECS[case]
     spoil(place)

@@ -17,6 +17,8 @@ from toolkit.runs import arrays, checkpoints
 from toolkit.studies import verify_resume
 from toolkit.studies.verify_resume import Moment, Trial, Whole, compare
 
+pytestmark = pytest.mark.long
+
 CONFIG = """
 seed: 3
 data:
@@ -243,7 +245,6 @@ def test_a_damaged_checkpoint_is_told(tmp_path):
 # --- on the backends -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_three_kills(backend, small, capsys, monkeypatch):
     if not importlib.util.find_spec(backend):

@@ -15,6 +15,8 @@ from toolkit import cli
 from toolkit.runs import checkpoints
 from toolkit.studies.verify_resume import compare
 
+pytestmark = pytest.mark.long
+
 CONFIG = """
 data: {source: synthetic_images, classes: 3, examples: 300, height: 8, width: 8, batch_size: 4}
 model: {name: simple_cnn, filters: [2, 2]}
@@ -96,9 +98,7 @@ def assert_resume_finishes(run):
     assert not (run / "lock").exists()
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130)])
 def test_a_signal_stops_at_the_end_of_the_batch_with_a_checkpoint(running, number, code):
     process, run = running
     process.send_signal(number)
@@ -127,7 +127,6 @@ checkpoints._write = stuck
 """
 
 
-@pytest.mark.long
 def test_a_second_ctrl_c_quits_at_once_and_the_last_checkpoint_is_valid(tmp_path):
     run = tmp_path / "run"
     process = start("train", make_config(tmp_path, ENDLESS), "--run-dir", run, before=STUCK)
@@ -143,7 +142,6 @@ def test_a_second_ctrl_c_quits_at_once_and_the_last_checkpoint_is_valid(tmp_path
     assert_resume_finishes(run)
 
 
-@pytest.mark.long
 def test_one_owner_a_directory_and_a_dead_one_leaves_it(running, capsys):
     process, run = running
     owner = rf"is in use by process {process.pid} on "
@@ -179,7 +177,6 @@ def assert_unaffected(run, whole):
     assert "everything is in" in (run / "log.txt").read_text()
 
 
-@pytest.mark.long
 def test_the_current_directory_is_removed(tmp_path, whole):
     here, run = tmp_path / "here", tmp_path / "run"
     here.mkdir()
@@ -203,7 +200,6 @@ def test_the_current_directory_is_removed(tmp_path, whole):
     assert_unaffected(run, whole)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "how",
     ['"$@" >&-', '"$@" <&- >&- 2>&-', '{ "$@"; echo $? > code; } | head -1'],
@@ -234,7 +230,6 @@ time.time = lambda: real() + 3600 * next(hours)
 """
 
 
-@pytest.mark.long
 def test_the_clock_jumps(tmp_path, whole):
     run = tmp_path / "run"
     code, said = finish("train", make_config(tmp_path, EPOCHS), "--run-dir", run, before=JUMPS)

@@ -18,6 +18,8 @@ from tests.faults.hostile import tiny_download
 from toolkit.data.sources import tfds as source
 from toolkit.errors import ToolkitError
 
+pytestmark = pytest.mark.long
+
 SEED = 21
 COUNT = 2000
 LOAD = """
@@ -175,7 +177,6 @@ def test_a_prepared_file_that_is_cut_anywhere_or_missing_is_refused(here, tmp_pa
     assert whole(here())
 
 
-@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_two_that_prepare_at_once_take_turns(start, server, tmp_path):
     server.behaviour = "slow"
@@ -187,7 +188,6 @@ def test_two_that_prepare_at_once_take_turns(start, server, tmp_path):
     assert prepared(tmp_path) == ["1.0.0"]
 
 
-@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_one_that_prepares_beside_tfds_itself_gets_whole_data(start, server, tmp_path):
     server.behaviour = "slow"
@@ -197,7 +197,6 @@ def test_one_that_prepares_beside_tfds_itself_gets_whole_data(start, server, tmp
     assert prepared(tmp_path) == ["1.0.0"]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("moment", ["while it downloads", "while it writes"])
 @pytest.mark.timeout(600)
 def test_a_kill_leaves_nothing_that_is_taken_for_data(start, server, tmp_path, moment):
