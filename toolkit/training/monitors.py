@@ -44,6 +44,9 @@ class EarlyStopping:
     best: float | None = None
     waited: int = 0
 
+    def __post_init__(self) -> None:
+        self.min_delta = float(self.min_delta)  # a config may have a whole number; a checkpoint gives it back as float
+
     def update(self, value: float) -> bool:
         """Take `value` in; True if training should stop."""
         margin = self.min_delta if self.monitor.endswith("loss") else -self.min_delta
@@ -60,6 +63,10 @@ class Plateau(EarlyStopping):
 
     factor: float = 0.1
     min_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.factor, self.min_rate = float(self.factor), float(self.min_rate)
 
     def lower(self, value: float, rate: float) -> float:
         """Take `value` in; the rate from now on."""
