@@ -394,3 +394,12 @@ def test_mirrored_on_two_devices():
         """
     )
     assert told[-1] == "same"
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("clip", [{"clipnorm": 1.0}, {"global_clipnorm": 1.0}], ids=str)
+def test_norms_of_half_precision_gradients_do_not_overflow(clip):
+    """300² is no float16."""
+    optimizer, variable = Adam(0.5, **clip), keras.Variable(np.ones(10), dtype="float16")
+    optimizer.apply([ops.full((10,), 300.0, dtype="float16")], [variable])
+    np.testing.assert_allclose(ops.convert_to_numpy(variable), np.full(10, 0.5), rtol=1e-3)
