@@ -1,25 +1,14 @@
 """scripts/kill_test.py kills real trainings; here, that it counts right, spreads its kills, and goes on."""
 
 import collections
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
+from scripts import kill_test
 from toolkit.config import load
-
-
-def script():
-    path = Path(__file__).resolve().parent.parent / "scripts" / "kill_test.py"
-    spec = importlib.util.spec_from_file_location("kill_test", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kill_test = script()
 
 
 @pytest.fixture

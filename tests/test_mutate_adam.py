@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
-
-def script() -> ModuleType:
-    path = Path(__file__).resolve().parent.parent / "scripts" / "mutate_adam.py"
-    spec = importlib.util.spec_from_file_location("mutate_adam", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-mutate_adam = script()
+from scripts import mutate_adam
 
 
 @pytest.mark.parametrize("variant", mutate_adam.VARIANTS, ids=lambda variant: variant.name)

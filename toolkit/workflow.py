@@ -88,16 +88,36 @@ def resume(
             config = load(run.path(runs.CONFIG), overrides)
         told = resuming.refuse_other_config(before.to_dict(), config.to_dict(), run.directory)
         config = dataclasses.replace(config, name=before.name)
-        if known.get("state") == "finished" and config.training.epochs <= int(known["epochs"]):
-            raise ToolkitError(
-                f"the run in {run.directory} is finished, after {known['epochs']} epochs: to train more, raise "
-                "training.epochs."
-            )
+        _refuse_nothing_to_do(config, before, known, run)
         told += resuming.other_environment(known, record.environment())
         if told:
             run.say("warning: what follows may differ in the last digits from a run without interruption:")
             run.say(*(f"  {difference}" for difference in told))
         return _train(config, run, steps=known.get("limit"), model=model, known=known)
+
+
+def _refuse_nothing_to_do(config: RunConfig, before: RunConfig, known: Mapping[str, Any], run: Run) -> None:
+    epochs, is_finished = config.training.epochs, known.get("state") == "finished"
+    if epochs < before.training.epochs:
+        raise ToolkitError(
+            f"training.epochs was {before.training.epochs}, is {epochs}: the run in {run.directory} can only be made "
+            "longer."
+        )
+    if is_finished and known.get("limit") is not None:
+        raise ToolkitError(
+            f"the run in {run.directory} was a smoke run of {known['limit']} steps, and is finished: start one without "
+            "--steps."
+        )
+    if is_finished and known.get("stopped_early"):
+        raise ToolkitError(
+            f"the run in {run.directory} was stopped early, after {known['epochs']} epochs, and is finished: start a "
+            "run of its own with another training.early_stopping."
+        )
+    if is_finished and epochs <= int(known["epochs"]):
+        raise ToolkitError(
+            f"the run in {run.directory} is finished, after {known['epochs']} epochs: to train more, raise "
+            "training.epochs."
+        )
 
 
 def newest_unfinished(config: RunConfig) -> Path | None:
@@ -462,6 +482,7 @@ def _write_training(config: RunConfig, outcome: Outcome, run: Run) -> None:
         run,
         state="trained",
         epochs=outcome.epochs,
+        stopped_early=outcome.stopped_early,
         seconds=round(outcome.seconds, 1),
         saving_seconds=round(outcome.saving, 2),
         best=dataclasses.asdict(outcome.best),

@@ -9,7 +9,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -102,15 +102,12 @@ class Run:
         Raises:
             ToolkitError: it is none, another process owns it, or it cannot be written.
         """
-        directory = directory.absolute()
-        _check_folder(directory)
-        missing = [name for name in (CONFIG, SPEC, RECORD) if not (directory / name).is_file()]
-        if missing:
-            raise ToolkitError(
-                f"{directory} holds no run that began to train ({', '.join(missing)} is missing): give another "
-                "folder, or start a run without --resume."
-            )
-        trust.check_complete(directory / CONFIG)
+        directory = _checked(
+            directory,
+            (CONFIG, SPEC, RECORD),
+            "holds no run that began to train",
+            "give another folder, or start a run without --resume",
+        )
         trust.read_record(directory / RECORD, needed=("total_steps", "order_version"))
         return cls._taken(directory)
 
@@ -217,22 +214,25 @@ def check(directory: Path) -> Path:
     Raises:
         ToolkitError: there is no such folder, or it holds no run, or one without weights.
     """
+    return _checked(
+        directory,
+        (CONFIG, SPEC, WEIGHTS),
+        "is not the directory of a trained run",
+        "give the folder that train printed at its end",
+    )
+
+
+def _checked(directory: Path, needed: Sequence[str], fault: str, what: str) -> Path:
+    """The absolute path of a folder that holds the files `needed`, only its own files, and a complete config."""
     directory = directory.absolute()
-    _check_folder(directory)
-    missing = [name for name in (CONFIG, SPEC, WEIGHTS) if not (directory / name).is_file()]
-    if missing:
-        raise ToolkitError(
-            f"{directory} is not the directory of a trained run ({', '.join(missing)} is missing): give the folder "
-            "that train printed at its end."
-        )
-    trust.check_complete(directory / CONFIG)
-    return directory
-
-
-def _check_folder(directory: Path) -> None:
     if not directory.is_dir():
         raise ToolkitError(f"there is no run directory {directory}: give the folder that train printed.")
     trust.check_folder(directory, files=(*_OWN, LOCK), folders=(FOLDER, TENSORBOARD), in_place=(LOG, METRICS, LOCK))
+    missing = [name for name in needed if not (directory / name).is_file()]
+    if missing:
+        raise ToolkitError(f"{directory} {fault} ({', '.join(missing)} is missing): {what}.")
+    trust.check_complete(directory / CONFIG)
+    return directory
 
 
 def _give_up(directory: Path, lock: filelock.BaseFileLock) -> None:

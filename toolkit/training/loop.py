@@ -41,6 +41,7 @@ class Outcome:
         seconds: of training and validation together, in all sittings.
         saving: seconds of the last sitting that went into checkpoints.
         best: the epoch whose weights were kept.
+        stopped_early: whether early stopping has ended it.
     """
 
     epochs: int
@@ -48,6 +49,7 @@ class Outcome:
     seconds: float
     saving: float
     best: Best
+    stopped_early: bool
 
 
 def fit(
@@ -116,7 +118,14 @@ def fit(
         with guarded_steps(model):
             while not training.is_over():
                 training.epoch()
-    return Outcome(position.epoch - 1, position.trained, position.seconds, keeper.saving, position.best)
+    return Outcome(
+        epochs=position.epoch - 1,
+        micro_batches=position.trained,
+        seconds=position.seconds,
+        saving=keeper.saving,
+        best=position.best,
+        stopped_early=position.stopped_early,
+    )
 
 
 def _board(run: Run, rows: int) -> TensorBoard:
