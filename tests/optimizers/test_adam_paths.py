@@ -138,8 +138,8 @@ def test_moments_in_float64(by_hand, apply_all, gradients, start):
 )
 @pytest.mark.every_backend
 def test_whatever_the_numbers(by_hand, apply_all, shape, rate, beta_1, beta_2, epsilon, decay, seed, scale, steps):
-    """Against the transcription and `torch.optim.AdamW`, both in float64."""
-    torch = pytest.importorskip("torch")
+    """Against the transcription, `torch.optim.AdamW` and `optax.adamw`, all in float64."""
+    torch, optax, jax = (pytest.importorskip(name) for name in ("torch", "optax", "jax"))
     rng = np.random.default_rng(seed)
     start = [rng.normal(size=shape).astype("float32")]
     rows = [[(scale * (g + 0.5)).astype("float32")] for g in rng.normal(size=(steps, *shape))]
@@ -153,6 +153,17 @@ def test_whatever_the_numbers(by_hand, apply_all, shape, rate, beta_1, beta_2, e
         parameter.grad = torch.tensor(g, dtype=torch.float64)
         theirs.step()
     within_rounding(ours, [parameter.detach().numpy()], rate=rate, steps=steps)
+    with jax.enable_x64(True):  # in float32 optax is further from itself in float64 than the bound
+        transformation = optax.adamw(rate, b1=beta_1, b2=beta_2, eps=epsilon, weight_decay=decay)
+
+        def step(carry, g):
+            weight, state = carry
+            update, state = transformation.update(g, state, weight)
+            return (optax.apply_updates(weight, update), state), None
+
+        weight = start[0].astype("float64")
+        (weight, _), _ = jax.lax.scan(step, (weight, transformation.init(weight)), np.array(rows, "float64")[:, 0])
+        within_rounding(ours, [np.asarray(weight)], rate=rate, steps=steps)
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------

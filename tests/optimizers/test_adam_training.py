@@ -90,6 +90,56 @@ def test_saved_and_continued_bit_for_bit(options, tmp_path):
 
 
 @pytest.mark.every_backend
+@pytest.mark.parametrize("jit", JIT)
+def test_a_layer_used_twice_beside_a_frozen_one(jit):
+    """W·a + W·b is W·(a + b): two uses are one, with one pair of moments; what is frozen has none and stays."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 48, 6)).astype("float32")
+    y = rng.normal(size=(48, 2)).astype("float32")
+
+    def model(combine):
+        keras.utils.set_random_seed(0)
+        inputs = [keras.Input((6,)), keras.Input((6,))]
+        used, frozen = keras.layers.Dense(4, use_bias=False), keras.layers.Dense(2, trainable=False)
+        model = keras.Model(inputs, frozen(combine(used, *inputs)))
+        model.compile(Adam(0.03), "mse", jit_compile=jit)
+        before = [ops.convert_to_numpy(weight) for weight in frozen.weights]
+        model.fit([a, b], y, batch_size=8, epochs=5, shuffle=False, verbose=0)
+        for weight, value in zip(frozen.weights, before, strict=True):
+            np.testing.assert_array_equal(ops.convert_to_numpy(weight), value)
+        assert [tuple(v.shape) for v in model.optimizer.variables if "moment" in v.path] == [(6, 4)] * 2
+        return ops.convert_to_numpy(used.kernel)
+
+    twice = model(lambda layer, one, other: keras.layers.add([layer(one), layer(other)]))
+    once = model(lambda layer, one, other: layer(keras.layers.add([one, other])))
+    np.testing.assert_allclose(twice, once, rtol=0, atol=1e-5)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("jit", JIT)
+def test_a_layer_in_two_models_has_moments_in_each(jit):
+    """Trained in turns, as one parameter under two `torch.optim.Adam` is."""
+    torch = pytest.importorskip("torch")
+    x, y = data()
+    targets, rates = (y, -y), (0.03, 0.01)
+    layer, inputs = keras.layers.Dense(2, use_bias=False), [keras.Input((6,)), keras.Input((6,))]
+    models = [keras.Model(given, layer(given)) for given in inputs]
+    for model, rate in zip(models, rates, strict=True):
+        model.compile(Adam(rate), "mse", jit_compile=jit)
+    kernel = torch.nn.Parameter(torch.tensor(ops.convert_to_numpy(layer.kernel), dtype=torch.float64))
+    theirs = [torch.optim.Adam([kernel], lr=rate) for rate in rates]
+    for _ in range(10):
+        for model, target, optimizer in zip(models, targets, theirs, strict=True):
+            model.train_on_batch(x, target)
+            optimizer.zero_grad()
+            torch.mean((torch.tensor(x).double() @ kernel - torch.tensor(target).double()) ** 2).backward()
+            optimizer.step()
+    np.testing.assert_allclose(ops.convert_to_numpy(layer.kernel), kernel.detach().numpy(), rtol=0, atol=2e-6)
+    with pytest.raises(ValueError, match="Unknown variable: <Variable path=other"):  # not of its model
+        models[0].optimizer.apply([ops.zeros((6, 2))], [keras.Variable(np.zeros((6, 2)), name="other")])
+
+
+@pytest.mark.every_backend
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
 def test_fit_in_low_precision(policy):
     x, y = data()
