@@ -105,7 +105,11 @@ def test_wrong_config_is_told_on_stderr_without_a_traceback(ask, calls):
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(ToolkitError("no [bold]such[/bold] thing"), 2), (RunFailed("no [bold]such[/bold] thing"), 1)]
+    ("error", "code"),
+    [
+        (ToolkitError("no [bold]such[/bold] \x1b[31mthing\nhere"), 2),
+        (RunFailed("no [bold]such[/bold] \x1b[31mthing\nhere"), 1),
+    ],
 )
 def test_error_becomes_its_exit_code(ask, monkeypatch: pytest.MonkeyPatch, error: ToolkitError, code: int):
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -115,7 +119,7 @@ def test_error_becomes_its_exit_code(ask, monkeypatch: pytest.MonkeyPatch, error
     answer = ask("evaluate", "run")
 
     assert answer.code == code
-    assert answer.err == "no [bold]such[/bold] thing\n"
+    assert answer.err == "no [bold]such[/bold] \\x1b[31mthing\nhere\n"
 
 
 def test_interrupt_is_130(ask, monkeypatch: pytest.MonkeyPatch):

@@ -271,12 +271,12 @@ def test_more_epochs_hold_the_last_rate(whole, tmp_path, capsys):
 def test_a_run_with_nothing_to_do_is_refused_with_the_reason(tmp_path):
     config = make_config(tmp_path, IMAGES, "training.early_stopping.min_delta=9", "training.epochs=9")
     run = workflow.train(config, run_dir=tmp_path / "early")  # no epoch is better by 9
-    with pytest.raises(ToolkitError, match="was stopped early, after 3 epochs, and is finished"):
+    with pytest.raises(ToolkitError, match="is finished, stopped early after 3 epochs: start a run of its own"):
         workflow.resume(run, overrides=["training.epochs=12"])
     with pytest.raises(ToolkitError, match="training.epochs was 9, is 2: .* can only be made longer"):
         workflow.resume(run, overrides=["training.epochs=2"])
     smoke = workflow.train(make_config(tmp_path, IMAGES), run_dir=tmp_path / "smoke", steps=2)
-    with pytest.raises(ToolkitError, match="was a smoke run of 2 steps, and is finished"):
+    with pytest.raises(ToolkitError, match="is finished, a smoke run of 2 steps: start one without --steps"):
         workflow.resume(smoke, overrides=["training.epochs=4"])
 
 

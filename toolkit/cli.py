@@ -57,8 +57,10 @@ def _print_error(error: ToolkitError) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from toolkit.runs.trust import shown
+
     console = Console(stderr=True)
-    console.print(Text(str(error), style="red"), soft_wrap=True)
+    console.print(Text(shown(error, lines=True), style="red"), soft_wrap=True)  # it may name files of others
 
 
 def _backend_option(command: F) -> F:

@@ -88,36 +88,12 @@ def resume(
             config = load(run.path(runs.CONFIG), overrides)
         told = resuming.refuse_other_config(before.to_dict(), config.to_dict(), run.directory)
         config = dataclasses.replace(config, name=before.name)
-        _refuse_nothing_to_do(config, before, known, run)
+        resuming.refuse_nothing_to_do(before.training.epochs, config.training.epochs, known, run.directory)
         told += resuming.other_environment(known, record.environment())
         if told:
             run.say("warning: what follows may differ in the last digits from a run without interruption:")
             run.say(*(f"  {difference}" for difference in told))
         return _train(config, run, steps=known.get("limit"), model=model, known=known)
-
-
-def _refuse_nothing_to_do(config: RunConfig, before: RunConfig, known: Mapping[str, Any], run: Run) -> None:
-    epochs, is_finished = config.training.epochs, known.get("state") == "finished"
-    if epochs < before.training.epochs:
-        raise ToolkitError(
-            f"training.epochs was {before.training.epochs}, is {epochs}: the run in {run.directory} can only be made "
-            "longer."
-        )
-    if is_finished and known.get("limit") is not None:
-        raise ToolkitError(
-            f"the run in {run.directory} was a smoke run of {known['limit']} steps, and is finished: start one without "
-            "--steps."
-        )
-    if is_finished and known.get("stopped_early"):
-        raise ToolkitError(
-            f"the run in {run.directory} was stopped early, after {known['epochs']} epochs, and is finished: start a "
-            "run of its own with another training.early_stopping."
-        )
-    if is_finished and epochs <= int(known["epochs"]):
-        raise ToolkitError(
-            f"the run in {run.directory} is finished, after {known['epochs']} epochs: to train more, raise "
-            "training.epochs."
-        )
 
 
 def newest_unfinished(config: RunConfig) -> Path | None:

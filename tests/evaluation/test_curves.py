@@ -11,7 +11,7 @@ import pytest
 from matplotlib import colors, image
 
 from toolkit.errors import RunFailed, ToolkitError
-from toolkit.evaluation.curves import best_epoch, draw_curves, read_rows
+from toolkit.evaluation.curves import best_epoch, draw_curves
 from toolkit.evaluation.picture import BLUE, GREEN, ORANGE
 
 
@@ -147,7 +147,7 @@ def test_what_is_no_table_of_metrics_is_refused(tmp_path, content, message):
 
 def test_missing_input_and_missing_folder(tmp_path):
     with pytest.raises(ToolkitError, match="cannot be read"):
-        read_rows(tmp_path / "metrics.jsonl")
+        draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
     (tmp_path / "metrics.jsonl").write_text(json.dumps(epoch_row(1)) + "\n")
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFailed, match="could not be written"):

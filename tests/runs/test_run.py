@@ -7,7 +7,7 @@ import pytest
 from rich.text import Text
 
 from toolkit.errors import ToolkitError
-from toolkit.runs import record, run
+from toolkit.runs import metrics, record, run
 from toolkit.runs.run import Run
 
 
@@ -45,7 +45,7 @@ def test_a_run_that_never_began_leaves_what_was_there_before(tmp_path):
 def test_a_run_that_broke_off_keeps_what_it_had(tmp_path):
     with pytest.raises(ZeroDivisionError), Run.create("x", tmp_path / "run") as started:
         started.write(run.RECORD, "{}")
-        started.append_metrics({"kind": "step", "loss": 1.5})
+        metrics.append(started.path("metrics.jsonl"), {"kind": "step", "loss": 1.5})
         raise ZeroDivisionError
     assert json.loads((tmp_path / "run" / run.METRICS).read_text()) == {"kind": "step", "loss": 1.5}
 
@@ -79,6 +79,14 @@ def test_what_is_said_stands_in_the_log_as_it_was_said(tmp_path, capsys):
     log = (tmp_path / "run" / run.LOG).read_text()
     assert log == "class [red] of /a/very/long/" + "path/" * 40 + "\nstyled\n"
     assert "[red]" in capsys.readouterr().out
+
+
+def test_what_speaks_to_terminals_is_shown_as_text(tmp_path, capsys):
+    with Run.create("x", tmp_path / "run") as started:
+        started.write(run.RECORD, "{}")
+        started.say("left out: \x1b]0;title\x07.png\nnext line")
+    for shown in (capsys.readouterr().out, (tmp_path / "run" / run.LOG).read_text()):
+        assert shown.splitlines()[-2:] == [r"left out: \x1b]0;title\x07.png", "next line"]
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):

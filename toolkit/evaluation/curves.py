@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +11,12 @@ import numpy as np
 from toolkit.errors import ToolkitError
 from toolkit.evaluation.files import replace_file
 from toolkit.evaluation.picture import BLUE, GREEN, GREY, ORANGE, drawable, drawing, png
+from toolkit.runs import metrics
+from toolkit.runs.metrics import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Row = dict[str, Any]
 _BEST: dict[str, Any] = {"color": GREEN, "linestyle": (0, (4, 3)), "linewidth": 1.2, "zorder": 1}
 SMOOTH_FROM = 40  # rows; fewer are shown as they are
 
@@ -33,9 +33,9 @@ def draw_curves(metrics_jsonl: Path, output: Path, *, best_metric: str = "val_lo
         ToolkitError: there is no such file, or no row in it, or a line that is no row.
         RunFailed: the picture cannot be written.
     """
-    rows = read_rows(metrics_jsonl)
-    steps = [row for row in rows if row.get("kind") == "step"]
-    epochs = [row for row in rows if row.get("kind") == "epoch"]
+    rows = list(metrics.read(metrics_jsonl))
+    steps = [row for row in rows if row["kind"] == "step"]
+    epochs = [row for row in rows if row["kind"] == "epoch"]
     panels: list[tuple[str, Callable[[Axes], None]]] = []
     if _has(rows, "loss", "val_loss"):
         panels.append(("loss", lambda axes: _draw_loss(axes, steps, epochs)))
@@ -67,30 +67,6 @@ def draw_curves(metrics_jsonl: Path, output: Path, *, best_metric: str = "val_lo
         )
         picture = png(figure)
     replace_file(output, picture)
-
-
-def read_rows(metrics_jsonl: Path) -> list[Row]:
-    """The rows with a whole number as `step`; a last line that was cut off is left out.
-
-    Raises:
-        ToolkitError: there is no such file, or a line is no JSON object.
-    """
-    try:
-        lines = metrics_jsonl.read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ToolkitError(f"{metrics_jsonl} cannot be read ({error}): use the metrics.jsonl of a run.") from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                break  # the empty rest after the last line, or a row that a kill cut off
-            raise ToolkitError(f"{metrics_jsonl}:{number} is not JSON ({error}): mend or remove the line.") from error
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            raise ToolkitError(f"{metrics_jsonl}:{number} is no row of metrics with a step: mend or remove the line.")
-        rows.append(row)
-    return rows
 
 
 def best_epoch(epochs: Sequence[Row], metric: str) -> Row | None:

@@ -61,6 +61,24 @@ def refuse_other_data(before: Mapping[str, str], now: Mapping[str, str], directo
         )
 
 
+def refuse_nothing_to_do(before: int, now: int, record: Mapping[str, Any], directory: Path) -> None:
+    """Raises ToolkitError where `training.epochs` went down, or the run is finished and `now` adds nothing to it."""
+    if now < before:
+        raise ToolkitError(f"training.epochs was {before}, is {now}: the run in {directory} can only be made longer.")
+    if record.get("state") != "finished":
+        return
+    done = f"the run in {directory} is finished"
+    if record.get("limit") is not None:
+        raise ToolkitError(f"{done}, a smoke run of {record['limit']} steps: start one without --steps.")
+    if record.get("stopped_early"):
+        raise ToolkitError(
+            f"{done}, stopped early after {record['epochs']} epochs: start a run of its own with another "
+            "training.early_stopping."
+        )
+    if now <= int(record["epochs"]):
+        raise ToolkitError(f"{done}, after {record['epochs']} epochs: to train more, raise training.epochs.")
+
+
 def other_environment(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs in versions, commit and machine, each in a few words."""
     names = ("commit", "python", "versions", "machine")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -129,45 +128,6 @@ class Run:
         """Replace a text file of the run, whole or not at all."""
         files.write_text(self.path(name), text)
 
-    def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Add a row to `metrics.jsonl`."""
-        try:
-            with self.path(METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise RunFailed(
-                f"{self.path(METRICS)} could not be written ({error.strerror or error}): free space; the weights that "
-                "were kept before are whole."
-            ) from error
-
-    def sync_metrics(self) -> int:
-        """Wait until the disk has all rows of `metrics.jsonl`; their number."""
-        path = self.path(METRICS)
-        if not path.exists():
-            return 0
-        files.sync_file(path)
-        return len(path.read_bytes().splitlines())
-
-    def cut_metrics(self, rows: int) -> list[dict[str, Any]]:
-        """Keep the first so many rows of `metrics.jsonl`, and give them.
-
-        Raises:
-            ToolkitError: there are fewer.
-        """
-        path = self.path(METRICS)
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        if len(lines) < rows:
-            raise ToolkitError(
-                f"{path} has {len(lines)} rows, but the checkpoint was written after {rows}: bring back the file as "
-                "train left it."
-            )
-        if len(lines) > rows:
-            files.write_text(path, "".join(lines[:rows]))
-        try:
-            return [json.loads(line) for line in lines[:rows]]
-        except ValueError as error:
-            raise ToolkitError(f"{path} is damaged ({error}): bring back the file as train left it.") from error
-
     def write_bad_examples(self, bad: Iterable[tuple[str, Any]]) -> None:
         """Write `bad_examples.csv` from pairs of a split and what has an `id` and a `reason`."""
         with self.path(BAD_EXAMPLES).open("w", encoding="utf-8", newline="") as file:
@@ -176,9 +136,10 @@ class Run:
             writer.writerows((split, example.id, example.reason) for split, example in bad)
 
     def say(self, *what: RenderableType) -> None:
-        """Tell the person at the terminal and `log.txt`; square brackets in text are text, not markup."""
+        """Tell the person at the terminal and `log.txt`; in text, brackets and control characters are only text."""
+        shown = [trust.shown(item, lines=True) if isinstance(item, str) else item for item in what]
         for console in (self.console, self._log_console):
-            for item in what:
+            for item in shown:
                 console.print(item, markup=False, highlight=False, soft_wrap=isinstance(item, str))
         self._log.flush()
 

@@ -205,9 +205,10 @@ def _record_schema() -> type[BaseModel]:
     )
 
 
-def shown(text: object, *, length: int | None = None) -> str:
-    """What others have written, for a message: on one line, without what a terminal would act on."""
-    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[:length])
+def shown(text: object, *, length: int | None = None, lines: bool = False) -> str:
+    """What others have written, for a message: without what a terminal would act on; one line unless `lines`."""
+    kept = "\n" if lines else ""
+    plain = "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in str(text)[:length])
     return f"{plain}…" if length is not None and len(str(text)) > length else plain
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 
-from toolkit.runs import checkpoints
-from toolkit.runs.run import Run
+from toolkit.runs import checkpoints, metrics
+from toolkit.runs.run import METRICS, Run
 from toolkit.training.guard import KEY, was_skipped
 from toolkit.training.position import Position
 from toolkit.training.state import Generator, capture
@@ -82,7 +82,7 @@ class Keeper:
         start = time.perf_counter()
         self.position.seconds += start - self._clock
         self._clock = start
-        self.position.rows = self.run.sync_metrics()
+        self.position.rows = metrics.sync(self.run.path(METRICS))
         state = {"run": self.identity, "position": self.position.to_dict()}
         checkpoints.save(self.folder, self.position.name, capture(self.model, self.generator), state, keep=self.keep)
         self._last = time.perf_counter()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from toolkit.errors import RunFailed, ToolkitError, did_you_mean
+from toolkit.runs import metrics
 from toolkit.runs import run as runs
 from toolkit.runs.checkpoints import Checkpoint
 from toolkit.runs.run import Run
@@ -130,13 +131,14 @@ def fit(
 
 def _board(run: Run, rows: int) -> TensorBoard:
     """TensorBoard's folder with the first so many rows of `metrics.jsonl`, which is cut behind them."""
-    kept = run.cut_metrics(rows)
+    metrics.cut(run.path(runs.METRICS), rows)
     directory = run.path(runs.TENSORBOARD)
     if directory.exists():
         shutil.rmtree(directory)  # it may hold what came after the checkpoint
     board = TensorBoard(directory)
-    for row in kept:
-        board.write(row)
+    if rows:
+        for row in metrics.read(run.path(runs.METRICS)):
+            board.write(row)
     return board
 
 
@@ -298,7 +300,7 @@ class _Training:
                 )
 
     def _append(self, row: Mapping[str, Any]) -> None:
-        self.run.append_metrics(row)
+        metrics.append(self.run.path(runs.METRICS), row)
         self.board.write(row)
 
 
