@@ -1,0 +1,315 @@
+"""The stages of a walk, each handing what the config says, and what earlier stages gave, to one room.
+
+Nothing heavy is imported before `set_up` has chosen what Keras runs on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit import backend as backends
+from toolkit.config import RunConfig
+from toolkit.data.spec import MAX_BYTES, SPLITS, DataSpec
+from toolkit.errors import RunFailed, ToolkitError
+from toolkit.runs import arrays, trust
+from toolkit.runs import resume as resuming
+from toolkit.runs import run as runs
+from toolkit.runs.checkpoints import Checkpoint
+from toolkit.runs.run import Run
+
+if TYPE_CHECKING:
+    from toolkit.data.files import Unlabelled
+    from toolkit.data.load import Data
+    from toolkit.evaluation.evaluate import Evaluation
+    from toolkit.evaluation.predict import Prediction
+    from toolkit.tasks.objective import Objective
+    from toolkit.training.feed import Feed
+    from toolkit.training.loop import Outcome
+
+
+def set_up(config: RunConfig, backend: str | None = None) -> RunConfig:
+    """Choose the backend and seed everything; the config, with `backend` in place of its own where one is given."""
+    if backend:
+        # Threads were chosen for the other backend, and JAX has no such setting.
+        training = config.training.model_copy(update={"backend": backend, "threads": None})
+        config = dataclasses.replace(config, training=training)
+    key = "--backend" if backend else "training.backend"
+    training = config.training
+    backends.select(training.backend, key=key, threads=training.threads, deterministic=training.deterministic)
+    import keras
+
+    keras.utils.set_random_seed(config.seed)
+    return config
+
+
+def load_data(config: RunConfig, run: Run, *, splits: Sequence[str] = SPLITS, spec: DataSpec | None = None) -> Data:
+    """The examples of `splits`; what was left out, and what two splits share, is said."""
+    from toolkit.data.load import TooManyBadExamples, load
+
+    options = config.data.options
+    try:
+        data = load(
+            config.data.source.name,
+            config.data.source.arguments,
+            image_size=options.image_size,
+            sample_rate=options.sample_rate,
+            vocabulary_size=options.vocabulary_size,
+            max_tokens=options.max_tokens,
+            buckets=options.buckets,
+            max_bad_fraction=options.max_bad_fraction,
+            cache=options.cache,
+            splits=splits,
+            spec=spec,
+            report=run.say,
+        )
+    except TooManyBadExamples as error:
+        if spec is not None:
+            raise  # the list in the directory is the training's
+        run.write_bad_examples(error.bad)
+        raise RunFailed(f"{error} All are listed in {run.path(runs.BAD_EXAMPLES)}.") from error
+    for (first, second), count in data.duplicates.items():
+        if count:
+            run.say(f"note: {count} examples of {second} have the same content as one of {first}")
+    for split, bad in data.bad[:5]:
+        run.say(f"note: left out of {split}: {bad.id} ({bad.reason})")
+    if len(data.bad) > 5:
+        run.say(f"note: {len(data.bad):,} examples were left out in all")
+    return data
+
+
+def build_model(config: RunConfig, spec: DataSpec, model: Any = None) -> Any:
+    """The config's model for this data, or the person's own, once its output fits."""
+    from toolkit.models.build import build, check_output
+
+    if model is not None:
+        check_output(model, spec, "the model is one of your own")
+        return model
+    return build(config.model.name, config.model.arguments, spec, precision=config.training.precision)
+
+
+def objective(config: RunConfig, spec: DataSpec) -> Objective:
+    """What the task of the data means for loss, metrics and reading outputs."""
+    from toolkit.tasks.objective import objective
+
+    return objective(spec, label_smoothing=config.training.label_smoothing)
+
+
+def feed(config: RunConfig, data: Data) -> Feed:
+    """The batches of training and validation."""
+    from toolkit.training.feed import feed
+
+    options = config.data.options
+    return feed(
+        data,
+        batch_size=options.batch_size,
+        evaluation_batch_size=options.evaluation_batch_size,
+        seed=config.seed,
+        augmentation=options.augmentation.model_dump() if options.augmentation else {},
+        metered=not config.training.deterministic,  # TensorFlow then has no clock
+    )
+
+
+def total_steps(config: RunConfig, feed: Feed) -> int:
+    """Optimizer steps in all epochs."""
+    from toolkit.training.steps import steps_done
+
+    return steps_done(
+        feed.per_epoch * config.training.epochs,
+        per_epoch=feed.per_epoch,
+        accumulation=config.optimizer.options.gradient_accumulation_steps,
+    )
+
+
+def compile_model(model: Any, objective: Objective, config: RunConfig, total_steps: int) -> None:
+    """Give the model its optimizer, loss and metrics."""
+    from toolkit.optimizers.build import build
+
+    optimizer, schedule = config.optimizer.optimizer, config.optimizer.schedule
+    # JAX always compiles; elsewhere compiling is the person's choice, never Keras's guess.
+    jit = "auto" if config.training.backend == "jax" else config.training.jit
+    model.compile(
+        optimizer=build(
+            optimizer.name,
+            optimizer.arguments,
+            schedule=(schedule.name, schedule.arguments) if schedule else None,
+            options=config.optimizer.options.model_dump(),
+            total_steps=total_steps,
+        ),
+        loss=objective.loss,
+        metrics=objective.metrics,
+        jit_compile=jit,
+    )
+
+
+def start_from(model: Any, config: RunConfig, spec: DataSpec, run: Run, *, resumed: bool) -> None:
+    """Load what `training.init_from` names, unless the run is resumed, and freeze what `training.freeze` names."""
+    from toolkit.models.weights import fitting_names, set_arrays
+    from toolkit.training.start import freeze
+
+    if config.training.init_from and not resumed:
+        directory = runs.check(Path(config.training.init_from))
+        if read_spec(directory).vocabulary != spec.vocabulary:
+            raise ToolkitError(
+                f"training.init_from is {directory}, whose vocabulary is another than that of this data, so its word "
+                "vectors would stand for other words: train on the same train split and data.vocabulary_size."
+            )
+        earlier = directory / runs.WEIGHTS
+        fitting = fitting_names(model, arrays.shapes(earlier), where=str(earlier), partial=True)
+        values, _ = arrays.load(earlier, only=fitting)
+        new = set_arrays(model, values, where=str(earlier), partial=True)
+        run.say(f"weights from {earlier}" + (f"; new: {', '.join(new)}" if new else ""))
+    freeze(model, config.training.freeze)
+
+
+def class_weights(config: RunConfig, data: Data) -> dict[int, float] | None:
+    """Weights of the classes, from the labels of the training part; None without `training.class_weights`."""
+    from toolkit.tasks.classification import class_weights
+
+    if config.training.class_weights is None:
+        return None
+    return class_weights(data.splits["train"].labels, len(data.spec.class_names))
+
+
+def fit(
+    model: Any,
+    config: RunConfig,
+    data: Data,
+    feed: Feed,
+    run: Run,
+    *,
+    class_weights: dict[int, float] | None,
+    limit: int | None,
+    checkpoint: Checkpoint | None,
+) -> Outcome:
+    """Train, and put into the record how that ended if it broke off."""
+    from toolkit.models.weights import get_arrays
+    from toolkit.training.loop import fit
+    from toolkit.training.stop import Stopped
+
+    training = config.training
+    try:
+        outcome = fit(
+            model,
+            feed,
+            run,
+            save_weights=lambda model: arrays.save(run.path(runs.WEIGHTS), get_arrays(model)),
+            epochs=training.epochs,
+            best_metric=training.best_metric,
+            early_stopping=training.early_stopping.model_dump() if training.early_stopping else None,
+            plateau=training.plateau.model_dump() if training.plateau else None,
+            class_weights=class_weights,
+            log_every=training.log_every,
+            limit=limit,
+            on_non_finite=training.on_non_finite,
+            max_skipped=training.max_skipped,
+            checkpoint=training.checkpoint.model_dump(),
+            identity=identity(config, data),
+            resume_from=checkpoint,
+        )
+    except BaseException as error:
+        state = "stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed"
+        with contextlib.suppress(OSError):  # a full disk may be what stopped it
+            update_record(run, state=state, error=str(error) or type(error).__name__)
+        raise
+    spent = f"{outcome.seconds:.1f} s, {outcome.saving:.1f} s of it saving"
+    best = f"{outcome.best.metric} {outcome.best.value:.4f}"
+    run.say(f"trained {outcome.epochs} epochs in {spent}; kept epoch {outcome.best.epoch} ({best})")
+    return outcome
+
+
+def load_weights(model: Any, directory: Path) -> None:
+    """Set the weights that the run kept."""
+    from toolkit.models.weights import fitting_names, set_arrays
+
+    path = directory / runs.WEIGHTS
+    fitting_names(model, arrays.shapes(path), where=str(path))  # before anything is read that does not fit
+    values, _ = arrays.load(path)
+    set_arrays(model, values, where=str(path))
+
+
+def evaluate(model: Any, objective: Objective, config: RunConfig, data: Data, split: str, run: Run) -> Evaluation:
+    """Measure on one split, and write and say the figures."""
+    from toolkit.data.batches import evaluation_batches
+    from toolkit.evaluation.evaluate import evaluate
+    from toolkit.evaluation.table import class_table, summary_table
+
+    part = data.splits[split]
+    evaluation = evaluate(
+        model,
+        objective,
+        evaluation_batches(part, data.spec, batch_size=config.data.options.evaluation_batch_size),
+        labels=part.labels,
+        ids=part.ids,
+        class_names=data.spec.class_names,
+        directory=run.directory,
+        split=split,
+    )
+    run.say(summary_table(evaluation), class_table(evaluation))
+    return evaluation
+
+
+def read_inputs(spec: DataSpec, files: Sequence[Path], texts: Sequence[str]) -> Unlabelled:
+    """What a person asks about: files, or texts."""
+    from toolkit.data.files import read_files, read_texts
+
+    if files and texts:
+        raise ToolkitError("predict takes files or --text, not both: ask twice.")
+    if not files and not texts:
+        raise ToolkitError("predict has nothing to answer: give files, a folder, or --text for a text model.")
+    return read_files(spec, files) if files else read_texts(spec, texts)
+
+
+def answer(
+    model: Any, objective: Objective, config: RunConfig, spec: DataSpec, inputs: Unlabelled, output: Path | None
+) -> Prediction:
+    """Predict, and print the answers or write them to `output`."""
+    from rich.console import Console
+
+    from toolkit.evaluation.names import printable
+    from toolkit.evaluation.predict import Prediction, predict, refuse_existing, write_predictions
+    from toolkit.evaluation.table import predictions_table
+
+    if output is not None:
+        refuse_existing(output)
+    batches = inputs.batches(config.data.options.evaluation_batch_size)
+    probabilities = predict(model, objective, batches, ids=inputs.ids)
+    console = Console()
+    for bad in inputs.bad:
+        console.print(printable(f"left out {bad.id}: {bad.reason}"), markup=False, highlight=False, soft_wrap=True)
+    if output is None:
+        console.print(predictions_table(inputs.ids, probabilities, spec.class_names))
+    else:
+        write_predictions(output, inputs.ids, probabilities, spec.class_names)
+        console.print(f"{len(inputs.ids):,} answers are in {output}", markup=False, highlight=False, soft_wrap=True)
+    return Prediction(inputs.ids, probabilities, spec.class_names, [(bad.id, bad.reason) for bad in inputs.bad])
+
+
+def read_spec(directory: Path) -> DataSpec:
+    """What the run's data was."""
+    path = directory / runs.SPEC
+    return DataSpec.from_json(trust.read_text(path, limit=MAX_BYTES), where=str(path))
+
+
+def read_record(run: Run) -> dict[str, Any]:
+    """The fields of the run's record."""
+    return trust.read_record(run.path(runs.RECORD))
+
+
+def update_record(run: Run, **fields: Any) -> None:
+    """Change some fields of the run's record."""
+    run.write(runs.RECORD, json.dumps({**read_record(run), **fields}, indent=2))
+
+
+def fingerprints(data: Data) -> dict[str, str]:
+    """The fingerprint of each split."""
+    return {name: split.fingerprint for name, split in data.splits.items()}
+
+
+def identity(config: RunConfig, data: Data) -> str:
+    """What must stay the same for a run to go on, as one hash."""
+    return resuming.identity(config.to_dict(), fingerprints(data))
