@@ -45,6 +45,7 @@ def large(steps, seed=0):
         {},
         {"amsgrad": True, "weight_decay": 0.3},
         {"weight_decay": 0.3, "weight_decay_mode": "coupled"},
+        {"epsilon_placement": "hat", "epsilon": 0.1},
         {"beta_1": 0.3, "beta_2": 0.4, "epsilon_placement": "hat", "epsilon": 1e-3},
     ],
     ids=str,
