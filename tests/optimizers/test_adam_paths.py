@@ -57,6 +57,19 @@ def test_large_weights(options, by_hand, apply_all):
 
 
 @pytest.mark.every_backend
+@pytest.mark.parametrize("beta_2", [0.999, 0.99999])
+def test_large_weights_under_growing_gradients(beta_2, apply_all):
+    """v by itself: 1−β₂ of a kernel, off to the same side in every step, shows in no bias correction here."""
+    rows = [[np.full(2**16, g, "float32")] for g in np.geomspace(1e-3, 1e3, 1000)]
+    optimizer = Adam(0.01, beta_2=beta_2)
+    apply_all(optimizer, [np.zeros(2**16, "float32")], rows)
+    [v] = [v for v in optimizer.variables if "second_moment" in v.path]
+    squares = (row[0][0].astype("float64") ** 2 for row in rows)
+    expected = (1 - beta_2) * sum(beta_2 ** (999 - i) * square for i, square in enumerate(squares))
+    np.testing.assert_allclose(ops.convert_to_numpy(v), expected, rtol=2e-6)
+
+
+@pytest.mark.every_backend
 def test_large_weights_with_everything_on(by_hand, apply_all):
     start, rows = large(23)
     options = {"weight_decay": 0.3, "global_clipnorm": 50.0, "use_ema": True, "ema_momentum": 0.9}
