@@ -69,10 +69,11 @@ def test_train_leaves_open_what_is_not_given(ask, calls):
 
 def test_evaluate_passes_its_options_on(ask, calls):
     assert ask("evaluate", "runs/one").code == 0
-    assert ask("evaluate", "runs/one", "--split", "validation", "--backend", "jax").code == 0
+    options = ("--split", "validation", "--weights", "last", "--backend", "jax")
+    assert ask("evaluate", "runs/one", *options).code == 0
     assert calls == [
-        ("evaluate", (Path("runs/one"),), {"split": "test", "backend": None}),
-        ("evaluate", (Path("runs/one"),), {"split": "validation", "backend": "jax"}),
+        ("evaluate", (Path("runs/one"),), {"split": "test", "weights": "best", "backend": None}),
+        ("evaluate", (Path("runs/one"),), {"split": "validation", "weights": "last", "backend": "jax"}),
     ]
 
 

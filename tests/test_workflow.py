@@ -1,6 +1,7 @@
 """The walks from end to end, on small made-up data."""
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -61,6 +62,10 @@ def read_json(path):
     return json.loads(path.read_text())
 
 
+def rows_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A trained run on pictures, shared by the tests that only read it."""
@@ -75,6 +80,7 @@ def test_a_run_leaves_what_the_documentation_lists(trained):
         "data_spec.json",
         "record.json",
         "weights.safetensors",
+        "last.safetensors",
         "checkpoints",
         "metrics.jsonl",
         "tensorboard",
@@ -107,14 +113,20 @@ def test_it_learns_and_the_figures_are_those_of_the_predictions(trained):
 
 
 @every_backend
-def test_the_kept_weights_are_those_of_the_best_validation(trained):
-    workflow.evaluate(trained, split="validation")
-    measured = read_json(trained / "evaluation-validation.json")["loss"]
-    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    assert measured == pytest.approx(min(row["val_loss"] for row in rows if row["kind"] == "epoch"), rel=1e-4)
-    (trained / "evaluation-validation.json").unlink()
-    (trained / "predictions-validation.csv").unlink()
-    (trained / "confusion-validation.png").unlink()
+def test_the_kept_weights_are_those_of_the_best_validation_and_of_the_last(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    losses = [row["val_loss"] for row in rows_of(run) if row["kind"] == "epoch"]
+    assert workflow.evaluate(run, split="validation").loss == pytest.approx(min(losses), rel=1e-4)
+    assert workflow.evaluate(run, split="validation", weights="last").loss == pytest.approx(losses[-1], rel=1e-4)
+    workflow.evaluate(run, weights="last")
+    figures = {path.name for path in run.glob("evaluation*")}
+    assert figures == {
+        "evaluation.json",
+        "evaluation-last.json",
+        "evaluation-validation.json",
+        "evaluation-validation-last.json",
+    }
+    assert (run / "evaluation.json").read_bytes() == (trained / "evaluation.json").read_bytes()
 
 
 def test_evaluating_again_gives_the_same(trained):
@@ -147,8 +159,7 @@ def test_predict_answers_files_as_the_evaluation_did(trained, tmp_path):
 @pytest.mark.parametrize("text", [AUDIO, TEXT], ids=["audio", "text"])
 def test_sounds_and_texts_walk_the_same_way(config, text, tmp_path):
     directory = workflow.train(config(text), run_dir=tmp_path / "run")
-    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    losses = [row["loss"] for row in rows if row["kind"] == "epoch"]
+    losses = [row["loss"] for row in rows_of(directory) if row["kind"] == "epoch"]
     assert losses[1] < losses[0]
     if text is TEXT:
         prediction = workflow.predict(directory, texts=["some words", ""])
@@ -180,9 +191,11 @@ def test_averages_accumulation_clipping_and_smoothing_go_together(config, tmp_pa
         ),
         run_dir=tmp_path / "run",
     )
-    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    epochs = [row for row in rows if row["kind"] == "epoch"]
+    epochs = [row for row in rows_of(directory) if row["kind"] == "epoch"]
     assert epochs[-1]["loss"] < epochs[0]["loss"]
+    # The averages were measured, and are kept.
+    last = workflow.evaluate(directory, split="validation", weights="last")
+    assert last.accuracy == pytest.approx(epochs[-1]["val_accuracy"])
     # 6 batches an epoch make 2 steps of up to 4, so 6 in all; the cosine's last is close to nothing.
     assert epochs[-1]["learning_rate"] < 0.2 * 1e-2
 
@@ -301,6 +314,28 @@ def test_too_many_bad_examples_stop_the_run_and_are_listed(config, tmp_path):
     listed = (tmp_path / "run" / "bad_examples.csv").read_text().splitlines()
     assert listed[0] == "split,id,reason"
     assert any("broken.png" in line for line in listed[1:])
+
+
+def test_what_two_splits_share_is_listed(config, tmp_path):
+    from PIL import Image
+
+    pictures = {(split, name): i for i, (split, name) in enumerate(itertools.product(("train", "test"), ("a", "b")))}
+    for (split, name), first in pictures.items():
+        folder = tmp_path / "pictures" / split / name
+        folder.mkdir(parents=True)
+        for i in range(10):
+            Image.new("L", (8, 8), 10 * first + i).save(folder / f"{i}.png")
+    shutil.copy(tmp_path / "pictures/train/a/3.png", tmp_path / "pictures/test/b/copy.png")
+    text = IMAGES.replace(
+        "source: synthetic_images, classes: 3, examples: 150, height: 12, width: 12, batch_size: 16",
+        f"source: folder, path: {tmp_path / 'pictures'}, batch_size: 4, image_size: [8, 8]",
+    )
+    directory = workflow.train(config(text, "training.epochs=1"), run_dir=tmp_path / "run")
+    with (directory / "duplicates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["split"], row["id"]) for row in rows] == [("test", "test/b/copy.png")]
+    assert rows[0]["also_in"] in ("train", "validation")
+    assert sum(read_json(directory / "record.json")["duplicates"].values()) == 1
 
 
 def test_a_batch_larger_than_the_training_part_is_told(config, tmp_path):

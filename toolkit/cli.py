@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import click
 
@@ -128,12 +128,15 @@ def train(
 @cli.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True)
+@click.option(
+    "--weights", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which epoch's."
+)
 @_backend_option
-def evaluate(run_dir: Path, split: str, backend: str | None) -> None:
+def evaluate(run_dir: Path, split: str, weights: Literal["best", "last"], backend: str | None) -> None:
     """Measure the weights that the run in RUN_DIR kept."""
     from toolkit import workflow
 
-    workflow.evaluate(run_dir, split=split, backend=backend)
+    workflow.evaluate(run_dir, split=split, weights=weights, backend=backend)
 
 
 @cli.command()

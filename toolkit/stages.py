@@ -72,9 +72,9 @@ def load_data(config: RunConfig, run: Run, *, splits: Sequence[str] = SPLITS, sp
             raise  # the list in the directory is the training's
         run.write_bad_examples(error.bad)
         raise RunFailed(f"{error} All are listed in {run.path(runs.BAD_EXAMPLES)}.") from error
-    for (first, second), count in data.duplicates.items():
-        if count:
-            run.say(f"note: {count} examples of {second} have the same content as one of {first}")
+    for (first, second), ids in data.duplicates.items():
+        if ids:
+            run.say(f"note: {len(ids)} examples of {second} have the same content as one of {first}")
     for split, bad in data.bad[:5]:
         run.say(f"note: left out of {split}: {bad.id} ({bad.reason})")
     if len(data.bad) > 5:
@@ -188,6 +188,7 @@ def fit(
 ) -> Outcome:
     """Train, and put into the record how that ended if it broke off."""
     from toolkit.models.weights import get_arrays
+    from toolkit.training.averages import averaged_weights
     from toolkit.training.loop import fit
     from toolkit.training.stop import Stopped
 
@@ -211,6 +212,8 @@ def fit(
             identity=identity(config, data),
             resume_from=checkpoint,
         )
+        with averaged_weights(model):
+            arrays.save(run.path(runs.LAST), get_arrays(model))
     except BaseException as error:
         state = "stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed"
         with contextlib.suppress(OSError):  # a full disk may be what stopped it
@@ -222,17 +225,19 @@ def fit(
     return outcome
 
 
-def load_weights(model: Any, directory: Path) -> None:
-    """Set the weights that the run kept."""
+def load_weights(model: Any, directory: Path, name: str = runs.WEIGHTS) -> None:
+    """Set weights that the run kept."""
     from toolkit.models.weights import fitting_names, set_arrays
 
-    path = directory / runs.WEIGHTS
+    path = directory / name
     fitting_names(model, arrays.shapes(path), where=str(path))  # before anything is read that does not fit
     values, _ = arrays.load(path)
     set_arrays(model, values, where=str(path))
 
 
-def evaluate(model: Any, objective: Objective, config: RunConfig, data: Data, split: str, run: Run) -> Evaluation:
+def evaluate(
+    model: Any, objective: Objective, config: RunConfig, data: Data, split: str, run: Run, *, weights: str = "best"
+) -> Evaluation:
     """Measure on one split, and write and say the figures."""
     from toolkit.data.batches import evaluation_batches
     from toolkit.evaluation.evaluate import evaluate
@@ -248,6 +253,7 @@ def evaluate(model: Any, objective: Objective, config: RunConfig, data: Data, sp
         class_names=data.spec.class_names,
         directory=run.directory,
         split=split,
+        weights=weights,
     )
     run.say(summary_table(evaluation), class_table(evaluation))
     return evaluation

@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit import stages
 from toolkit.config import RunConfig, load, load_run
@@ -140,10 +140,18 @@ def _train(
     return run.directory
 
 
-def evaluate(run_dir: Path | str, *, split: str = "test", backend: str | None = None, model: Any = None) -> Evaluation:
-    """Measure a run's kept weights on one of its splits, and write table and pictures into its directory.
+def evaluate(
+    run_dir: Path | str,
+    *,
+    split: str = "test",
+    weights: Literal["best", "last"] = "best",
+    backend: str | None = None,
+    model: Any = None,
+) -> Evaluation:
+    """Measure weights that a run kept on one of its splits, and write table and pictures into its directory.
 
     Args:
+        weights: of the best epoch, or of the last.
         backend: in place of the one that the run was trained on.
         model: the Keras model, where the run was trained with one that its config does not name.
 
@@ -158,8 +166,8 @@ def evaluate(run_dir: Path | str, *, split: str = "test", backend: str | None = 
         data = stages.load_data(config, run, splits=(split,), spec=spec)
         _check_same_data(data, split, run)
         model = stages.build_model(config, spec, model)
-        stages.load_weights(model, run.directory)
-        return stages.evaluate(model, stages.objective(config, spec), config, data, split, run)
+        stages.load_weights(model, run.directory, runs.KEPT[weights])
+        return stages.evaluate(model, stages.objective(config, spec), config, data, split, run, weights=weights)
 
 
 def predict(
@@ -205,11 +213,13 @@ def _write_start(config: RunConfig, data: Data, model: Any, run: Run, *, total_s
         "total_steps": total_steps,
         "limit": limit,
         "fingerprints": stages.fingerprints(data),
-        "duplicates": {f"{first}/{second}": count for (first, second), count in data.duplicates.items()},
+        "duplicates": {f"{first}/{second}": len(ids) for (first, second), ids in data.duplicates.items()},
         "bad_examples": len(data.bad),
         "state": "training",
     }
     run.write(runs.RECORD, json.dumps(started, indent=2))
+    if any(data.duplicates.values()):
+        run.write_duplicates(data.duplicates)
     if data.bad:
         run.write_bad_examples(data.bad)
     counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())

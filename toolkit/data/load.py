@@ -63,13 +63,13 @@ class Data:
     Attributes:
         spec: what a model must know.
         splits: those that were asked for.
-        duplicates: per pair of splits, how many examples of the second have content that stands in the first, too.
+        duplicates: per pair of splits, the ids of the examples of the second whose content stands in the first, too.
         bad: (split, example) left out, because it cannot be read.
     """
 
     spec: DataSpec
     splits: Mapping[str, Split]
-    duplicates: Mapping[tuple[str, str], int]
+    duplicates: Mapping[tuple[str, str], tuple[str, ...]]
     bad: tuple[tuple[str, BadExample], ...]
 
 
@@ -144,7 +144,7 @@ def load(
     return Data(
         spec=draft if spec is not None else dataclasses.replace(draft, examples={n: len(s) for n, s in loaded.items()}),
         splits=loaded,
-        duplicates=_duplicates(readings),
+        duplicates=_duplicates(loaded, readings),
         bad=tuple((name, bad) for name in wanted for bad in _bad(wanted[name], readings[name])),
     )
 
@@ -286,12 +286,14 @@ def _split(name: str, examples: Examples, read: Reading) -> Split:
     return Split(name, read.table, labels, ids, sha.hexdigest())
 
 
-def _duplicates(readings: Mapping[str, Reading]) -> dict[tuple[str, str], int]:
+def _duplicates(splits: Mapping[str, Split], readings: Mapping[str, Reading]) -> dict[tuple[str, str], tuple[str, ...]]:
     known = {name: set(read.digests) for name, read in readings.items()}
-    return {
-        (first, second): sum(digest in known[first] for digest in readings[second].digests)
-        for first, second in itertools.combinations(readings, 2)
-    }
+
+    def shared(first: str, second: str) -> tuple[str, ...]:
+        pairs = zip(splits[second].ids, readings[second].digests, strict=True)
+        return tuple(id for id, digest in pairs if digest in known[first])
+
+    return {(first, second): shared(first, second) for first, second in itertools.combinations(readings, 2)}
 
 
 def _bad(examples: Examples, read: Reading) -> list[BadExample]:

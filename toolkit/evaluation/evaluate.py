@@ -95,12 +95,14 @@ def evaluate(
     class_names: Sequence[str],
     directory: Path,
     split: str,
+    weights: str = "best",
     report: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Measure `model` in one pass and leave `evaluation.json`, `predictions.csv` and `confusion.png` in `directory`.
 
-    Files of another split than `test` carry its name (`evaluation-validation.json`), so the test's stay. The JSON is
-    written last: where it stands, the two others are of the same evaluation.
+    Files of another split than `test`, or of other weights than the `best`, carry their names
+    (`evaluation-validation.json`), so the test's stay. The JSON is written last: where it stands, the two others are of
+    the same evaluation.
 
     Args:
         batches: `(inputs, labels)` of the whole split in the order of `labels` and `ids`, nothing left out.
@@ -122,7 +124,7 @@ def evaluate(
         raise ValueError(f"the batches of split {split!r} do not hold the given examples in the given order")
     require_finite(logits, ids)
     evaluation = measure(logits, labels, objective=objective, class_names=class_names, split=split, seconds=seconds)
-    _write(evaluation, objective.decode(logits), labels, ids, class_names, directory)
+    _write(evaluation, objective.decode(logits), labels, ids, class_names, directory, weights)
     return evaluation
 
 
@@ -201,13 +203,14 @@ def _write(
     ids: Sequence[str],
     class_names: Sequence[str],
     directory: Path,
+    weights: str,
 ) -> None:
-    suffix = "" if evaluation.split == "test" else f"-{evaluation.split}"
+    suffix = "".join(f"-{name}" for name in (evaluation.split, weights) if name not in ("test", "best"))
     leading = {"id": ids, "label": [class_names[label] for label in labels]}
     table = table_text(leading, probabilities, class_names, every_class=len(class_names) <= EVERY_CLASS_UP_TO)
     low, high = evaluation.accuracy_interval
     title = (
-        f"{evaluation.split} split, {evaluation.examples:,} examples\n"
+        f"{evaluation.split} split, {evaluation.examples:,} examples{'' if weights == 'best' else ', ' + weights}\n"
         f"accuracy {100 * evaluation.accuracy:.2f} % (95 % interval {100 * low:.2f} % to {100 * high:.2f} %)"
     )
     picture = draw_confusion(np.array(evaluation.confusion), class_names, title=title)

@@ -8,7 +8,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,13 +24,16 @@ CONFIG = "config.yaml"
 SPEC = "data_spec.json"
 RECORD = "record.json"
 WEIGHTS = "weights.safetensors"
+LAST = "last.safetensors"
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
 LOG = "log.txt"
 BAD_EXAMPLES = "bad_examples.csv"
+DUPLICATES = "duplicates.csv"
 LOCK = "lock"
-_OWN = (CONFIG, SPEC, RECORD, WEIGHTS, METRICS, LOG)
+KEPT = {"best": WEIGHTS, "last": LAST}
+_OWN = (CONFIG, SPEC, RECORD, WEIGHTS, LAST, METRICS, LOG, DUPLICATES)
 # Beside these a new run does not begin either: it would write over them.
 _RESULTS = ("evaluation.json", "predictions.csv", "confusion.png", CURVES, TENSORBOARD, FOLDER)
 
@@ -134,6 +137,14 @@ class Run:
             writer = csv.writer(file)
             writer.writerow(("split", "id", "reason"))
             writer.writerows((split, example.id, example.reason) for split, example in bad)
+
+    def write_duplicates(self, duplicates: Mapping[tuple[str, str], Sequence[str]]) -> None:
+        """Write `duplicates.csv`: which examples of a split have the content of one in another, earlier split."""
+        with self.path(DUPLICATES).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("split", "id", "also_in"))
+            for (first, second), ids in duplicates.items():
+                writer.writerows((second, shown, first) for shown in map(trust.shown, ids))
 
     def say(self, *what: RenderableType) -> None:
         """Tell the person at the terminal and `log.txt`; in text, brackets and control characters are only text."""
