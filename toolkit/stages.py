@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,26 +47,35 @@ def set_up(config: RunConfig, backend: str | None = None) -> RunConfig:
     return config
 
 
-def load_data(config: RunConfig, run: Run, *, splits: Sequence[str] = SPLITS, spec: DataSpec | None = None) -> Data:
-    """The examples of `splits`; what was left out, and what two splits share, is said."""
-    from toolkit.data.load import TooManyBadExamples, load
+def read_data(
+    config: RunConfig, report: Callable[[str], None], *, splits: Sequence[str] = SPLITS, spec: DataSpec | None = None
+) -> Data:
+    """The examples of `splits`."""
+    from toolkit.data.load import load
 
     options = config.data.options
+    return load(
+        config.data.source.name,
+        config.data.source.arguments,
+        image_size=options.image_size,
+        sample_rate=options.sample_rate,
+        vocabulary_size=options.vocabulary_size,
+        max_tokens=options.max_tokens,
+        buckets=options.buckets,
+        max_bad_fraction=options.max_bad_fraction,
+        cache=options.cache,
+        splits=splits,
+        spec=spec,
+        report=report,
+    )
+
+
+def load_data(config: RunConfig, run: Run, *, splits: Sequence[str] = SPLITS, spec: DataSpec | None = None) -> Data:
+    """The examples of `splits` for a run; what was left out, and what two splits share, is said."""
+    from toolkit.data.load import TooManyBadExamples
+
     try:
-        data = load(
-            config.data.source.name,
-            config.data.source.arguments,
-            image_size=options.image_size,
-            sample_rate=options.sample_rate,
-            vocabulary_size=options.vocabulary_size,
-            max_tokens=options.max_tokens,
-            buckets=options.buckets,
-            max_bad_fraction=options.max_bad_fraction,
-            cache=options.cache,
-            splits=splits,
-            spec=spec,
-            report=run.say,
-        )
+        data = read_data(config, run.say, splits=splits, spec=spec)
     except TooManyBadExamples as error:
         if spec is not None:
             raise  # the list in the directory is the training's

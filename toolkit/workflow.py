@@ -85,7 +85,7 @@ def resume(
             config = load(run.path(runs.CONFIG), overrides)
         told = resuming.refuse_other_config(before.to_dict(), config.to_dict(), run.directory)
         config = dataclasses.replace(config, name=before.name)
-        resuming.refuse_nothing_to_do(before.training.epochs, config.training.epochs, known, run.directory)
+        resuming.refuse_nothing_to_do(config.training.epochs, known, run.directory)
         told += resuming.other_environment(known, record.environment())
         if told:
             run.say("warning: what follows may differ in the last digits from a run without interruption:")
@@ -245,8 +245,15 @@ def _go_on(config: RunConfig, data: Data, feed: Feed, run: Run, known: Mapping[s
         )
     if checkpoint and checkpoint.state["run"] != stages.identity(config, data):
         raise ToolkitError(f"{checkpoint.path} belongs to another run: bring back the checkpoints of this one.")
+    position = checkpoint.state["position"] if checkpoint else {"epoch": 1, "batch": 0, "trained": 0}
+    begun = position["epoch"] if position["batch"] else position["epoch"] - 1
+    if config.training.epochs < begun:
+        raise ToolkitError(
+            f"training.epochs is {config.training.epochs}, but the run in {run.directory} has trained in epoch {begun} "
+            f"already: set it to {begun} or more."
+        )
     run.write(runs.CONFIG, config.to_yaml())
-    step = checkpoint.state["position"]["trained"] if checkpoint else 0
+    step = position["trained"]
     sitting = {**record.environment(), "step": step}
     stages.update_record(run, state="training", error=None, resumed=[*known.get("resumed", []), sitting])
     run.say(f"going on after step {step:,}" if checkpoint else "going on from the start: there was no checkpoint yet")

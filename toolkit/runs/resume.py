@@ -61,10 +61,8 @@ def refuse_other_data(before: Mapping[str, str], now: Mapping[str, str], directo
         )
 
 
-def refuse_nothing_to_do(before: int, now: int, record: Mapping[str, Any], directory: Path) -> None:
-    """Raises ToolkitError where `training.epochs` went down, or the run is finished and `now` adds nothing to it."""
-    if now < before:
-        raise ToolkitError(f"training.epochs was {before}, is {now}: the run in {directory} can only be made longer.")
+def refuse_nothing_to_do(epochs: int, record: Mapping[str, Any], directory: Path) -> None:
+    """Raises ToolkitError where the run is finished and `epochs` adds nothing to it."""
     if record.get("state") != "finished":
         return
     done = f"the run in {directory} is finished"
@@ -75,7 +73,7 @@ def refuse_nothing_to_do(before: int, now: int, record: Mapping[str, Any], direc
             f"{done}, stopped early after {record['epochs']} epochs: start a run of its own with another "
             "training.early_stopping."
         )
-    if now <= int(record["epochs"]):
+    if epochs <= int(record["epochs"]):
         raise ToolkitError(f"{done}, after {record['epochs']} epochs: to train more, raise training.epochs.")
 
 
