@@ -79,6 +79,23 @@ def test_large_weights_with_everything_on(by_hand, apply_all):
         np.testing.assert_allclose(w, e, rtol=0, atol=2e-6)
 
 
+@pytest.mark.every_backend
+@pytest.mark.skipif(BACKEND != "torch", reason="only torch's tensors may lie in memory in another order")
+@pytest.mark.parametrize("which", ["gradient", "weight", "both"])
+def test_tensors_that_lie_transposed_in_memory(which, by_hand):
+    start, rows = large(5)
+    variable = keras.Variable(start[0])
+    if which != "gradient":
+        variable.value.data = variable.value.data.T.contiguous().T
+    optimizer = Adam(0.01)
+    optimizer.build([variable])
+    for row in rows:
+        gradient = ops.convert_to_tensor(row[0])
+        optimizer.apply([gradient if which == "weight" else gradient.T.contiguous().T], [variable])
+    expected = by_hand(start[:1], [row[:1] for row in rows], learning_rate=0.01).weights
+    np.testing.assert_allclose(ops.convert_to_numpy(variable), expected[0], rtol=0, atol=1e-6)
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="paths of TensorFlow")
 @pytest.mark.parametrize("way", ["eager", "graph", "jit"])
 @pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"sparse_updates": "lazy"}], ids=str)
