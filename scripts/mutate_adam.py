@@ -952,8 +952,12 @@ VARIANTS = [
         "AMSGrad keeps the largest v̂, not v",
         JAX,
         [
-            ("ops.maximum(largest, v)", "ops.maximum(largest, v / (1 - rule.beta_2**s.t))"),
-            ("v if largest is None else largest", "v if largest is None else largest * (1 - rule.beta_2**s.t)"),
+            # ε_t = ε · √(1 − β₂ᵗ) tells how v is corrected.
+            ("ops.maximum(largest, v)", "ops.maximum(largest, v / (s.epsilon / rule.epsilon) ** 2)"),
+            (
+                "v if largest is None else largest",
+                "v if largest is None else largest * (s.epsilon / rule.epsilon) ** 2",
+            ),
         ],
     ),
     Variant("jax_no_coupled_decay", "coupled decay is left out", JAX, [("g = g + s.decay * wide", "...")]),
