@@ -168,6 +168,32 @@ def verify_resume(config: str, kills: int, steps: int, seed: int, keep: Path | N
     verify_resume(config, kills=kills, steps=steps, seed=seed, overrides=overrides, keep=keep, say=click.echo)
 
 
+@cli.command()
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]…")
+@click.option("--seeds", default="0", show_default=True, metavar="0,1,2", help="Of each recipe.")
+@click.option(
+    "--quick", is_flag=True, help="A minute or two of each recipe, against a loose floor; nothing is written."
+)
+@click.option("--again", is_flag=True, help="Train what is in the results anew, and tell whether it is the same.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=".",
+    help="The folder of results/, docs/ and runs/; without it the current one.",
+)
+def reproduce(recipes: Sequence[str], seeds: str, quick: bool, again: bool, root: Path) -> None:
+    """Train each RECIPE (or all), and write its results down beside published figures and a baseline."""
+    if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):
+        raise click.UsageError(f"--seeds {seeds!r} is no list of whole numbers: write them as 0,1,2.")
+    from toolkit.studies.reproduce import RECIPES, reproduce, reproduce_quickly
+
+    if quick:
+        reproduce_quickly(recipes or RECIPES, root=root, say=click.echo)
+    else:
+        numbers = [int(seed) for seed in seeds.split(",")]
+        reproduce(recipes or RECIPES, seeds=numbers, again=again, root=root, say=click.echo)
+
+
 @cli.group()
 def configs() -> None:
     """List, show, copy and check configs."""

@@ -1,0 +1,137 @@
+"""Reproducing trains what is missing, goes on where it was stopped, and judges what is trained anew."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from toolkit import cli, workflow
+from toolkit.config import load
+from toolkit.errors import RunFailed, ToolkitError
+from toolkit.studies import reproduce as module
+from toolkit.studies import results
+from toolkit.studies.reproduce import Quick, reproduce, reproduce_quickly
+
+CONFIG = """
+seed: 5
+data: {source: synthetic_images, classes: 3, examples: 150, height: 12, width: 12, batch_size: 16}
+model: {name: simple_cnn, filters: [4, 4]}
+optimizer: {name: adam, learning_rate: 1e-2}
+training: {epochs: 3}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    return str(tmp_path / "small.yaml")
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """What is asked of the command line, done within this process."""
+    asked = []
+
+    def run(*arguments):
+        asked.append([str(argument) for argument in arguments])
+        if code := cli._run(asked[-1]):
+            raise RunFailed(f"exit code {code}")
+
+    monkeypatch.setattr(module, "_toolkit", run)
+    return asked
+
+
+def verbs(commands):
+    return [command[0] for command in commands]
+
+
+def test_each_seed_is_trained_once(recipe, commands, tmp_path):
+    said = []
+    rows = reproduce([recipe], seeds=(0, 1), say=said.append)
+    assert verbs(commands) == ["train", "evaluate", "train", "evaluate"]
+    assert [row.seed for row in rows] == [0, 1]
+    assert results.read(tmp_path / "results" / "results.json") == rows
+    for row, directory in zip(rows, sorted((tmp_path / "runs").iterdir()), strict=True):
+        evaluation = json.loads((directory / "evaluation.json").read_text())
+        last = json.loads((directory / "evaluation-last.json").read_text())
+        assert json.loads((directory / "record.json").read_text())["seed"] == row.seed
+        assert (row.best.accuracy, row.best.examples) == (pytest.approx(evaluation["accuracy"]), 30)
+        assert row.last.accuracy == pytest.approx(last["accuracy"])
+        assert row.best.right - row.baseline_right == row.only_ours - row.only_baseline
+        assert row.epochs[1] == 3
+        assert (row.validation[0] - row.validation[1]) * (row.epochs[1] - row.epochs[0]) >= 0 or row.epochs[0] < 3
+    assert rows[0].config == rows[1].config and rows[0].fingerprints == rows[1].fingerprints
+    assert "**" in (tmp_path / "docs" / "results.md").read_text()
+
+    commands.clear()
+    assert reproduce([recipe], seeds=(1, 0), say=said.append) == [rows[1], rows[0]]
+    assert commands == []
+    assert "stands in results/results.json already" in said[-1]
+
+
+def test_another_config_takes_the_place_of_the_row(recipe, commands, tmp_path):
+    reproduce([recipe], say=lambda line: None)
+    Path(recipe).write_text(CONFIG.replace("1e-2", "5e-3"))
+    commands.clear()
+    rows = reproduce([recipe], say=lambda line: None)
+    assert verbs(commands) == ["train", "evaluate"]
+    assert results.read(tmp_path / "results" / "results.json") == rows
+
+
+def test_an_interrupted_training_goes_on(recipe, commands, monkeypatch):
+    case = module.Case(Path(recipe), lambda line: None)
+    directory = Path("runs") / f"small-seed0-{case.hash[:8]}"
+    original = workflow._write_training
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workflow, "_write_training", killed)
+    with pytest.raises(KeyboardInterrupt):
+        workflow.train(load(recipe, ["seed=0"]), run_dir=directory)
+    monkeypatch.setattr(workflow, "_write_training", original)
+    reproduce([recipe], say=lambda line: None)
+    assert commands == [["train", "--resume", str(directory)], ["evaluate", str(directory), "--weights", "last"]]
+
+
+def test_again_tells_whether_it_is_the_same_and_keeps_the_results(recipe, commands, tmp_path):
+    [row] = reproduce([recipe], say=lambda line: None)
+    said = []
+    assert reproduce([recipe], again=True, say=said.append)[0].best == row.best
+    assert said[-1].endswith("same to the digit")
+    file = tmp_path / "results" / "results.json"
+    forged = json.loads(file.read_text())
+    forged["rows"][0]["best"]["right"] = 1
+    file.write_text(json.dumps(forged))
+    with pytest.raises(RunFailed, match="not reproduced: small, seed 0"):
+        reproduce([recipe], again=True, say=said.append)
+    assert results.read(file)[0].best.right == 1
+
+
+def test_a_training_that_fails_is_told(recipe, monkeypatch):
+    monkeypatch.setattr(module, "_COMMAND", ("false",))
+    with pytest.raises(
+        RunFailed, match=r"`toolkit train .*` ended with exit code 1; the same call of reproduce goes on"
+    ):
+        reproduce([recipe], say=lambda line: None)
+
+
+def test_quick_forms_have_floors(recipe, commands, monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(module, "QUICK", {recipe: Quick(("training.epochs=1",), 0.0)})
+    reproduce_quickly([recipe], say=said.append)
+    assert said[-1].startswith(f"{recipe}: ")
+    assert not (tmp_path / "results").exists()
+    monkeypatch.setattr(module, "QUICK", {recipe: Quick(("training.epochs=1",), 1.01)})
+    with pytest.raises(RunFailed, match="below the floor"):
+        reproduce_quickly([recipe], say=said.append)
+    with pytest.raises(ToolkitError, match="there is no quick form of other"):
+        reproduce_quickly(["other"])
+
+
+def test_quick_forms_are_of_recipes_and_valid():
+    from toolkit.config.shipped import find_config
+
+    assert set(module.QUICK) == set(module.RECIPES)
+    for recipe, quick in module.QUICK.items():
+        load(find_config(recipe), quick.overrides)

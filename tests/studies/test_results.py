@@ -1,0 +1,151 @@
+"""The tables of results: statistics against SciPy, judgements, and documents that say what was measured."""
+
+import dataclasses
+import json
+
+import pytest
+from scipy import stats
+
+from toolkit.errors import ToolkitError
+from toolkit.studies import results
+from toolkit.studies.reproduce import BEGIN, END, RECIPES, write_documents
+from toolkit.studies.results import Count, Row
+
+
+def row(right=950, seed=0, recipe="mnist_cnn", **values):
+    given = {
+        "config": "c",
+        "fingerprints": {"test": "f"},
+        "last": Count(right - 10, 1000),
+        "apart": Count(right, 1000),
+        "validation": (0.96, 0.94),
+        "epochs": (3, 5),
+        "baseline": "logistic regression on pixels",
+        "baseline_right": 900,
+        "only_ours": 70,
+        "only_baseline": 20,
+        "parameters": 1234,
+        "seconds": 90.0,
+        "machine": "2 cores, a processor",
+        "commit": "0123456789abcdef",
+    }
+    return Row(recipe=recipe, seed=seed, best=Count(right, 1000), **{**given, **values})
+
+
+@pytest.mark.parametrize(("right", "examples"), [(0, 10), (10, 10), (937, 1000), (8644, 10000)])
+def test_interval_is_wilsons(right, examples):
+    expected = stats.binomtest(right, examples).proportion_ci(0.95, method="wilson")
+    assert results.wilson(right, examples) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_mcnemar_is_a_coin_thrown_for_each_example_on_which_two_differ():
+    assert results.mcnemar(5, 1) == pytest.approx(2 * (1 + 6) / 64)
+    assert results.mcnemar(1, 5) == results.mcnemar(5, 1)
+    assert results.mcnemar(4, 4) == 1.0
+    assert results.mcnemar(0, 0) == 1.0
+
+
+def test_better_is_said_only_where_the_test_supports_it():
+    assert results.against_baseline(row(only_ours=70, only_baseline=20)) == "better (p < 0.001)"
+    assert results.against_baseline(row(only_ours=20, only_baseline=70)) == "worse (p < 0.001)"
+    assert results.against_baseline(row(only_ours=14, only_baseline=11)) == "no difference shown (p = 0.690)"
+
+
+def test_the_median_seed_is_compared():
+    rows = [row(970, 0), row(950, 1), row(960, 2)]
+    assert results.middle(rows) == rows[2]
+    assert results.middle(rows[:2]) == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("known", "again", "verdict"),
+    [
+        ([950], (950, 0), "same to the digit"),
+        ([950], (951, 0), "within the spread"),  # of the interval from 93.5 to 96.2 %
+        ([950], (964, 0), "not reproduced"),
+        ([950, 952, 954], (952, 2), "within the spread"),
+        ([950, 952, 954], (947, 2), "not reproduced"),  # two deviations are 4 examples
+        ([950, 952, 954], (952, 1), "same to the digit"),
+        ([950, 952, 954], (952, 7), "within the spread"),
+    ],
+)
+def test_judgement_of_a_training_anew(known, again, verdict):
+    assert results.judge([row(right, seed) for seed, right in enumerate(known)], row(*again)) == verdict
+
+
+def test_the_same_best_epoch_with_another_last_is_not_the_same():
+    assert results.judge([row()], row(last=Count(1, 1000))) == "within the spread"
+
+
+def test_rows_come_back_as_they_were_written(tmp_path):
+    rows = [row(recipe="mnist_cnn", seed=1), row(recipe="mnist_cnn"), row(recipe="mnist_dense"), row(recipe="my_own")]
+    path = tmp_path / "results" / "results.json"
+    results.write(path, [rows[3], *rows[:3]])
+    assert results.read(path) == [rows[2], rows[1], rows[0], rows[3]]
+    assert results.read(tmp_path / "none.json") == []
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"format": 2, "rows": []}', '{"format": 1, "rows": [{}]}', '{"format": 1, "rows": [1]}']
+)
+def test_what_is_no_table_is_refused(tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ToolkitError, match=r"results.json is no table of results .*: restore it"):
+        results.read(tmp_path / "results.json")
+
+
+def cells(document, recipe, table=0):
+    """The row of a recipe in a table of the document, by the columns' names."""
+    lines = document.splitlines()
+    head = [i for i, line in enumerate(lines) if line.startswith("| recipe |")][table]
+    names = [cell.strip() for cell in lines[head].strip("|").split("|")]
+    found = next(line for line in lines[head:] if line.startswith(f"| `{recipe}` |"))
+    return dict(zip(names, (cell.strip() for cell in found.strip("|").split("|")), strict=True))
+
+
+def test_the_document_says_what_was_measured():
+    rows = [row(940, 0), row(950, 1, seconds=150.0), row(960, 2, only_ours=1, only_baseline=1)]
+    rows += [row(880, 0, "imdb_transformer", apart=Count(870, 990))]
+    document = results.document(rows)
+    first = cells(document, "mnist_cnn")
+    assert first["accuracy (95 % interval)"] == "**95.00 ± 1.00 %** (93.47 to 96.19)"
+    assert first["last epoch"] == "94.00 ± 1.00 %"
+    assert first["command"] == "`python scripts/reproduce.py mnist_cnn --seeds 0,1,2`"
+    assert (first["without shared examples"], first["minutes of training"]) == ("none shared", "1.8")
+    assert first["commit"] == "0123456789ab"
+    other = cells(document, "imdb_transformer")
+    assert other["accuracy (95 % interval)"].startswith("**88.00 %** (")
+    assert other["without shared examples"] == "87.88 % (10 left out)"
+    beside = cells(document, "mnist_cnn", table=1)
+    assert beside["its accuracy"] == "90.00 %"
+    assert beside["the recipe is"] == "better (p < 0.001)"
+    assert "99.2 % (keras.io" in beside["published"]
+    every = cells(document, "imdb_transformer", table=2)
+    assert (every["seed"], every["best epoch"], every["machine"]) == ("0", "3 of 5", "2 cores, a processor")
+    assert every["last epoch: validation, test"] == "94.00 %, 87.00 %"
+
+
+def test_only_the_table_between_the_marks_of_the_readme_changes(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    write_documents(tmp_path, [row()])
+    text = readme.read_text()
+    assert text.startswith(f"before\n\n{BEGIN}\n| recipe |") and text.endswith(f"\n{END}\n\nafter\n")
+    assert "old" not in text and "95.00 %" in text
+    assert (tmp_path / "docs" / "results.md").read_text() == results.document([row()])
+    readme.write_text("no marks")
+    write_documents(tmp_path, [row()])
+    assert readme.read_text() == "no marks"
+
+
+def test_published_figures_stand_beside_shipped_recipes():
+    from toolkit.config.shipped import shipped_configs
+
+    assert set(RECIPES) <= set(shipped_configs())
+
+
+def test_the_documents_in_the_repository_are_those_of_its_results(repository):
+    rows = results.read(repository / "results" / "results.json")
+    assert (repository / "docs" / "results.md").read_text(encoding="utf-8") == results.document(rows)
+    assert f"{BEGIN}\n{results.short(rows)}\n{END}" in (repository / "README.md").read_text(encoding="utf-8")
+    assert json.dumps([dataclasses.asdict(one) for one in rows]).count("dirty") == 0

@@ -1,0 +1,262 @@
+"""Trains the recipes from their configs, several seeds each, and writes down what came out.
+
+Each training is a process of its own, in a run directory of its own: an interrupted one goes on where it was, and a
+row that stands in the results already (same config, data and seed) is not trained again.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit import stages
+from toolkit.config import RunConfig, load
+from toolkit.config.shipped import find_config
+from toolkit.errors import RunFailed, ToolkitError
+from toolkit.runs import metrics, trust
+from toolkit.runs import run as runs
+from toolkit.runs.files import write_text
+from toolkit.studies import results
+from toolkit.studies.results import Count, Row
+
+if TYPE_CHECKING:
+    from toolkit.data.load import Data
+    from toolkit.studies.baselines import Baseline
+
+RECIPES = tuple(results.PUBLISHED)
+BEGIN, END = "<!-- results: written by scripts/reproduce.py -->", "<!-- end of results -->"
+# Keys of a config that do not change what comes out.
+_FREE = ("name", "seed", "data.cache", "training.checkpoint", "training.log_every")
+_COMMAND = (sys.executable, "-P", "-c", "from toolkit.cli import main; main()")
+
+
+@dataclasses.dataclass(frozen=True)
+class Quick:
+    """A short training that must reach a loose floor, to see that a recipe has not broken."""
+
+    overrides: tuple[str, ...]
+    floor: float
+
+
+QUICK: Mapping[str, Quick] = {
+    "mnist_dense": Quick(("training.epochs=2",), 0.96),
+    "mnist_cnn": Quick(("training.epochs=1", "data.train=train[:12000]", "data.test=test[:2000]"), 0.95),
+    "cats_vs_dogs_cnn": Quick(
+        (
+            "training.epochs=3",
+            "data.train=train[:12%]",
+            "data.validation=train[80%:82%]",
+            "data.test=train[96%:]",
+            "data.image_size=[64, 64]",
+            "optimizer.schedule.warmup_steps=50",
+        ),
+        0.60,
+    ),
+    "spoken_digit_lstm": Quick(("training.epochs=6",), 0.70),
+    "imdb_transformer": Quick(("training.epochs=1", "data.max_tokens=100", "data.test=test[40%:60%]"), 0.75),
+}
+
+
+def reproduce(
+    recipes: Sequence[str] = RECIPES,
+    *,
+    seeds: Sequence[int] = (0,),
+    again: bool = False,
+    root: Path = Path(),
+    say: Callable[[str], object] = print,
+) -> list[Row]:
+    """Train what is missing, and write `results/results.json`, `docs/results.md` and README's table below `root`.
+
+    Args:
+        recipes: names of shipped configs, or YAML files.
+        seeds: of each.
+        again: train what is there anew, and say whether it is the same; the results stay as they are.
+        say: takes a line for people.
+
+    Returns:
+        The rows of `recipes` and `seeds`.
+
+    Raises:
+        ToolkitError: no such recipe, or its data is not at hand.
+        RunFailed: a training or an evaluation broke off; or a result was not reproduced.
+    """
+    file = root / "results" / "results.json"
+    found, failed = [], []
+    for case in (Case(find_config(recipe), say) for recipe in recipes):
+        recipe = case.recipe
+        for seed in seeds:
+            rows = results.read(file)
+            known = [row for row in rows if case.is_of(row)]
+            same = [row for row in known if row.seed == seed]
+            if same and not again:
+                say(f"{recipe}, seed {seed}: {same[0].best.accuracy:.2%} stands in {file} already")
+                found += same
+                continue
+            row = case.row(root / "runs", seed, anew=again)
+            found.append(row)
+            if again and known:
+                verdict = results.judge(known, row)
+                say(f"{recipe}, seed {seed}: {row.best.accuracy:.2%}, {verdict}")
+                failed += [f"{recipe}, seed {seed}"] if verdict == results.NOT_REPRODUCED else []
+                continue
+            # What another config or other data gave is no row of this recipe any more.
+            others = [other for other in rows if other.recipe != recipe or (case.is_of(other) and other.seed != seed)]
+            results.write(file, [*others, row])
+            write_documents(root, results.read(file))
+            say(f"{recipe}, seed {seed}: {row.best.accuracy:.2%}; the row is in {file}")
+    if failed:
+        raise RunFailed(f"not reproduced: {'; '.join(failed)}. Their runs are in {root / 'runs'}.")
+    return found
+
+
+def reproduce_quickly(
+    recipes: Sequence[str] = RECIPES, *, root: Path = Path(), say: Callable[[str], object] = print
+) -> None:
+    """Train each recipe for a minute or two, and see that it reaches its floor; nothing is written down.
+
+    Raises:
+        ToolkitError: there is no quick form of a recipe.
+        RunFailed: a training broke off, or stayed below its floor.
+    """
+    unknown = [recipe for recipe in recipes if recipe not in QUICK]
+    if unknown:
+        raise ToolkitError(f"there is no quick form of {', '.join(unknown)}: use one of {', '.join(QUICK)}.")
+    below = []
+    for recipe in recipes:
+        quick = QUICK[recipe]
+        directory = _new(root / "runs", f"quick-{recipe}")
+        _toolkit("train", find_config(recipe), "--run-dir", directory, *_sets(quick.overrides))
+        accuracy = float(trust.read_json(directory / "evaluation.json")["accuracy"])
+        say(f"{recipe}: {accuracy:.2%} (floor {quick.floor:.0%})")
+        below += [f"{recipe} {accuracy:.2%}"] if accuracy < quick.floor else []
+    if below:
+        raise RunFailed(f"below the floor: {'; '.join(below)}.")
+
+
+def write_documents(root: Path, rows: Sequence[Row]) -> None:
+    """`docs/results.md`, and the table between the marks in `README.md`, where there is such a file."""
+    (root / "docs").mkdir(exist_ok=True)
+    write_text(root / "docs" / "results.md", results.document(rows))
+    readme = root / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    if BEGIN in text and END in text:
+        before, _, rest = text.partition(BEGIN)
+        _, _, after = rest.partition(END)
+        write_text(readme, f"{before}{BEGIN}\n{results.short(rows)}\n{END}{after}")
+
+
+class Case:
+    """A recipe with its data, read once, and its baseline, fitted once where it is needed."""
+
+    def __init__(self, path: Path, say: Callable[[str], object]) -> None:
+        config = load(path)
+        self.path, self.recipe, self.say = path, config.name, say
+        stages.set_up(config)
+        self.data: Data = stages.read_data(config, lambda line: None)
+        self.fingerprints = stages.fingerprints(self.data)
+        self.hash = _hash(config)
+        self._baseline: Baseline | None = None
+
+    def is_of(self, row: Row) -> bool:
+        """Whether `row` is of this recipe as it is now, on this data."""
+        return (row.recipe, row.config, row.fingerprints) == (self.recipe, self.hash, self.fingerprints)
+
+    def row(self, folder: Path, seed: int, *, anew: bool) -> Row:
+        """Train with `seed`, or go on with a training that was interrupted, and measure."""
+        name = f"{self.recipe}-seed{seed}-{self.hash[:8]}"
+        directory = _new(folder, f"{name}-again") if anew else folder / name
+        record = directory / runs.RECORD
+        if not record.exists():
+            _toolkit("train", self.path, "--run-dir", directory, *_sets([f"seed={seed}"]))
+        elif trust.read_record(record)["state"] != "finished":
+            _toolkit("train", "--resume", directory)
+        if not (directory / "evaluation-last.json").exists():
+            _toolkit("evaluate", directory, "--weights", "last")
+        return self._collect(directory, seed)
+
+    def _collect(self, directory: Path, seed: int) -> Row:
+        record = trust.read_record(directory / runs.RECORD)
+        if record["fingerprints"] != self.fingerprints:
+            raise ToolkitError(f"the run in {directory} was trained on other data: move it elsewhere.")
+        shared = set(_column(directory / runs.DUPLICATES, "id", where={"split": "test"}))
+        right = _right(directory / "predictions.csv")
+        apart = [hit for id, hit in right if id not in shared]
+        self._baseline = self._baseline or self._fit()
+        theirs = (self._baseline.answers == self.data.splits["test"].labels).tolist()
+        ours = [hit for _, hit in right]
+        epochs = [row for row in metrics.read(directory / runs.METRICS) if row["kind"] == "epoch"]
+        best = record["best"]["epoch"]
+        last = trust.read_json(directory / "evaluation-last.json")
+        return Row(
+            recipe=self.recipe,
+            seed=seed,
+            config=self.hash,
+            fingerprints=self.fingerprints,
+            best=Count(sum(ours), len(ours)),
+            last=Count(round(last["accuracy"] * last["examples"]), last["examples"]),
+            apart=Count(sum(apart), len(apart)),
+            validation=(epochs[best - 1]["val_accuracy"], epochs[-1]["val_accuracy"]),
+            epochs=(best, len(epochs)),
+            baseline=self._baseline.name,
+            baseline_right=sum(theirs),
+            only_ours=sum(a and not b for a, b in zip(ours, theirs, strict=True)),
+            only_baseline=sum(b and not a for a, b in zip(ours, theirs, strict=True)),
+            parameters=record["parameters"],
+            seconds=record["seconds"],
+            machine=f"{record['machine']['cores']} cores, {record['machine']['processor']}",
+            commit=record["commit"],
+        )
+
+    def _fit(self) -> Baseline:
+        from toolkit.studies.baselines import baseline
+
+        self.say(f"{self.recipe}: fitting a baseline")
+        return baseline(self.data)
+
+
+def _hash(config: RunConfig) -> str:
+    fixed = config.to_dict()
+    for key in _FREE:
+        *path, name = key.split(".")
+        inner: Any = fixed
+        for part in path:
+            inner = inner[part]
+        inner.pop(name, None)
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+
+
+def _new(folder: Path, name: str) -> Path:
+    return folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _sets(overrides: Sequence[str]) -> Iterator[str]:
+    for override in overrides:
+        yield from ("--set", override)
+
+
+def _toolkit(*arguments: str | Path) -> None:
+    code = subprocess.run([*_COMMAND, *map(str, arguments)], check=False).returncode
+    if code:
+        shown = " ".join(map(str, arguments))
+        raise RunFailed(f"`toolkit {shown}` ended with exit code {code}; the same call of reproduce goes on with it.")
+
+
+def _right(predictions: Path) -> list[tuple[str, bool]]:
+    with predictions.open(newline="", encoding="utf-8") as file:
+        return [(row["id"], row["label"] == row["answer"]) for row in csv.DictReader(file)]
+
+
+def _column(path: Path, name: str, *, where: Mapping[str, str]) -> Iterator[str]:
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if all(row[key] == value for key, value in where.items()):
+                    yield row[name]
