@@ -113,6 +113,30 @@ def test_the_record_tells_versions_command_and_machine():
     json.dumps(told)
 
 
+def test_a_commit_is_dirty_where_code_was_changed_and_not_where_documents_were(tmp_path):
+    def git(*arguments):
+        who = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+        return subprocess.run(
+            ["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    assert record.commit(tmp_path) is None
+    git("init", "--quiet")
+    assert record.commit(tmp_path) is None
+    for name in ("toolkit/a.py", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("one")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    clean = record.commit(tmp_path)
+    assert clean == git("rev-parse", "HEAD")[:12]
+    (tmp_path / "README.md").write_text("two")
+    (tmp_path / "notes.md").write_text("")
+    assert record.commit(tmp_path) == clean
+    (tmp_path / "toolkit" / "b.py").write_text("")
+    assert record.commit(tmp_path) == f"{clean}-dirty"
+
+
 def test_runs_starts_without_keras():
     code = (
         "import sys, toolkit.runs.run, toolkit.runs.arrays, toolkit.runs.record; "

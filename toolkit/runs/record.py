@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+_CODE = ("toolkit", "configs", "scripts", "pyproject.toml", "requirements")
 _PACKAGES = ("toolkit", "keras", "tensorflow", "tensorflow-datasets", "numpy", "jax", "torch", "scikit-learn")
 
 
@@ -32,22 +33,23 @@ def environment() -> dict[str, Any]:
     }
 
 
-def commit() -> str | None:
-    """The commit of the toolkit's checkout, `-dirty` where files were changed; None for an installed package."""
-    root = Path(__file__).resolve().parents[2]
+def commit(root: Path = Path(__file__).resolve().parents[2]) -> str | None:
+    """The commit of the toolkit's checkout `root`, `-dirty` where what a run depends on was changed since.
+
+    None for an installed package. Documents and results do not count: a run's own figures are written there.
+    """
     if not (root / ".git").exists():
         return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        head = git("rev-parse", "--short=12", "HEAD")
+        return f"{head}-dirty" if git("status", "--porcelain", "--", *_CODE) else head
     except (OSError, subprocess.SubprocessError):
         return None  # no git, or a checkout without a commit: the record then says that it does not know
-    return done.stdout.strip()
 
 
 def _directory() -> str | None:
