@@ -25,6 +25,10 @@ for _name, _value in {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "OMP_NUM_THREADS": "1",  # torch's threads spin; beside another job two of them are many times slower than one
     "MPLBACKEND": "Agg",
+    # Many tests train the same small model: what JAX compiled for one serves the next.
+    "JAX_COMPILATION_CACHE_DIR": str(SCRATCH / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }.items():
     os.environ.setdefault(_name, _value)
 # Caches and settings of the toolkit, Keras and Matplotlib: never those of the person who runs the tests.

@@ -33,11 +33,15 @@ def environment() -> dict[str, Any]:
     }
 
 
-def commit(root: Path = Path(__file__).resolve().parents[2]) -> str | None:
-    """The commit of the toolkit's checkout `root`, `-dirty` where what a run depends on was changed since.
+def commit(root: Path | None = None) -> str | None:
+    """The commit of the toolkit's checkout, `-dirty` where what a run depends on was changed since.
 
     None for an installed package. Documents and results do not count: a run's own figures are written there.
+
+    Args:
+        root: the folder of the checkout; None for this package's.
     """
+    root = root or Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
 
