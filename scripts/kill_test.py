@@ -47,7 +47,7 @@ seed: 3
 data:
   {source: synthetic_images, classes: 3, examples: 150, height: 12, width: 12, batch_size: 16,
    augmentation: {shift: 0.1, zoom: 0.1, flip: horizontal}}
-model: {name: simple_cnn, filters: [4, 4], dropout: 0.3}
+model: {name: simple_cnn, filters: [4, 4], dropout: 0.3, batch_norm: true}
 optimizer:
   {name: adam, learning_rate: 1e-2, schedule: {name: cosine, warmup_steps: 2}, use_ema: true, ema_momentum: 0.8,
    gradient_accumulation_steps: 4}

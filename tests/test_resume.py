@@ -1,6 +1,7 @@
 """Interrupted and resumed runs against the same run without interruption: bit for bit."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import pytest
 from toolkit import cli, workflow
 from toolkit.config import load
 from toolkit.errors import ToolkitError
-from toolkit.runs import checkpoints
+from toolkit.runs import arrays, checkpoints
 from toolkit.training import keeper, loop
 from toolkit.training.stop import Stopped
 
@@ -26,7 +27,7 @@ seed: 3
 data:
   {source: synthetic_images, classes: 3, examples: 150, height: 12, width: 12, batch_size: 16,
    augmentation: {shift: 0.1, flip: horizontal}}
-model: {name: simple_cnn, filters: [4, 4], dropout: 0.3}
+model: {name: simple_cnn, filters: [4, 4], dropout: 0.3, batch_norm: true}
 optimizer:
   {name: adam, learning_rate: 1e-2, schedule: {name: cosine, warmup_steps: 2}, use_ema: true, ema_momentum: 0.8,
    gradient_accumulation_steps: 4}
@@ -278,6 +279,34 @@ def test_an_interrupted_run_may_end_earlier_but_not_before_where_it_is(tmp_path,
     assert [row["epoch"] for row in rows(tmp_path / "run") if row["kind"] == "epoch"] == [1, 2]
 
 
+def test_ending_earlier_brings_back_the_weights_that_the_checkpoint_knows(tmp_path, monkeypatch):
+    """Killed in the third epoch, after a second that was the best and left no checkpoint."""
+    config = make_config(tmp_path, IMAGES, "training.early_stopping=null")
+    monkeypatch.setattr(
+        loop._Training,
+        "_validate",
+        lambda self, validate=loop._Training._validate: {**validate(self), "val_loss": 1 / self.at.epoch},
+    )
+    monkeypatch.setattr(keeper, "_WORTH", 0)
+    original = keeper.Keep.on_train_batch_end
+
+    def killed(self, batch, logs=None):
+        original(self, batch, logs)
+        if self.keeper.position.trained == PER_EPOCH + 1:
+            monkeypatch.setattr(keeper, "_WORTH", math.inf)  # the end of an epoch leaves no checkpoint any more
+        if self.keeper.position.trained == 2 * PER_EPOCH + 1:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(keeper.Keep, "on_train_batch_end", killed)
+    with pytest.raises(ZeroDivisionError):
+        workflow.train(config, run_dir=tmp_path / "run")
+    monkeypatch.setattr(keeper.Keep, "on_train_batch_end", original)
+    assert arrays.about(tmp_path / "run" / "weights.safetensors") == {"epoch": "2"}
+    workflow.resume(tmp_path / "run", overrides=["training.epochs=1"])
+    assert arrays.about(tmp_path / "run" / "weights.safetensors") == {"epoch": "1"}
+    assert json.loads((tmp_path / "run" / "record.json").read_text())["best"]["epoch"] == 1
+
+
 def test_a_run_with_nothing_to_do_is_refused_with_the_reason(tmp_path):
     config = make_config(tmp_path, IMAGES, "training.early_stopping.min_delta=9", "training.epochs=9")
     run = workflow.train(config, run_dir=tmp_path / "early")  # no epoch is better by 9
@@ -311,13 +340,16 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, who
 def test_auto_goes_on_with_the_newest_unfinished_run_of_the_config(stopped, tmp_path, capsys):
     (tmp_path / "runs").mkdir()
     shutil.copytree(stopped, tmp_path / "runs" / "one")
+    smoke = shutil.copytree(stopped, tmp_path / "runs" / "smoke")  # of a few steps only, begun later
+    record = json.loads((smoke / "record.json").read_text())
+    (smoke / "record.json").write_text(json.dumps({**record, "limit": 10, "started": "9999"}))
     assert cli._run(["train", str(tmp_path / "small.yaml"), "--resume", "auto"]) == 0
     assert "going on with runs/one" in capsys.readouterr().out.replace("\n", "")
     assert json.loads((tmp_path / "runs" / "one" / "record.json").read_text())["state"] == "finished"
     # now none is left, and a new one begins
     assert cli._run(["train", str(tmp_path / "small.yaml"), "--resume", "auto", "--set", "training.epochs=2"]) == 0
     assert "a new one begins" in capsys.readouterr().out
-    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert len(list((tmp_path / "runs").iterdir())) == 3
 
 
 @pytest.mark.parametrize(

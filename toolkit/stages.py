@@ -16,7 +16,7 @@ from toolkit import backend as backends
 from toolkit.config import RunConfig
 from toolkit.data.spec import MAX_BYTES, SPLITS, DataSpec
 from toolkit.errors import RunFailed, ToolkitError
-from toolkit.runs import arrays, trust
+from toolkit.runs import arrays, kept, trust
 from toolkit.runs import resume as resuming
 from toolkit.runs import run as runs
 from toolkit.runs.checkpoints import Checkpoint
@@ -207,7 +207,7 @@ def fit(
             model,
             feed,
             run,
-            save_weights=lambda model: arrays.save(run.path(runs.WEIGHTS), get_arrays(model)),
+            save_weights=lambda model, epoch: kept.save(run.directory, get_arrays(model), epoch),
             epochs=training.epochs,
             best_metric=training.best_metric,
             early_stopping=training.early_stopping.model_dump() if training.early_stopping else None,
@@ -225,7 +225,7 @@ def fit(
             arrays.save(run.path(runs.LAST), get_arrays(model))
     except BaseException as error:
         state = "stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed"
-        with contextlib.suppress(OSError):  # a full disk may be what stopped it
+        with contextlib.suppress(RunFailed):  # a full disk may be what stopped it
             update_record(run, state=state, error=str(error) or type(error).__name__)
         raise
     spent = f"{outcome.seconds:.1f} s, {outcome.saving:.1f} s of it saving"

@@ -15,7 +15,7 @@ from toolkit import stages
 from toolkit.config import RunConfig, load, load_run
 from toolkit.data.spec import SPLITS
 from toolkit.errors import RunFailed, ToolkitError
-from toolkit.runs import checkpoints, record
+from toolkit.runs import checkpoints, kept, record
 from toolkit.runs import resume as resuming
 from toolkit.runs import run as runs
 from toolkit.runs.checkpoints import Checkpoint
@@ -201,8 +201,10 @@ def predict(
 def _write_start(config: RunConfig, data: Data, model: Any, run: Run, *, total_steps: int, limit: int | None) -> None:
     from toolkit.data.order import ORDER_VERSION
 
-    run.write(runs.CONFIG, config.to_yaml())
     run.write(runs.SPEC, data.spec.to_json())
+    run.write_duplicates(data.duplicates)
+    run.write_bad_examples(data.bad)
+    run.write(runs.CONFIG, config.to_yaml())
     started = {
         **record.environment(),
         "backend": config.training.backend,
@@ -218,10 +220,6 @@ def _write_start(config: RunConfig, data: Data, model: Any, run: Run, *, total_s
         "state": "training",
     }
     run.write(runs.RECORD, json.dumps(started, indent=2))
-    if any(data.duplicates.values()):
-        run.write_duplicates(data.duplicates)
-    if data.bad:
-        run.write_bad_examples(data.bad)
     counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
     run.say(f"{model.name} with {model.count_params():,} parameters; examples: {counts}")
 
@@ -245,13 +243,18 @@ def _go_on(config: RunConfig, data: Data, feed: Feed, run: Run, known: Mapping[s
         )
     if checkpoint and checkpoint.state["run"] != stages.identity(config, data):
         raise ToolkitError(f"{checkpoint.path} belongs to another run: bring back the checkpoints of this one.")
-    position = checkpoint.state["position"] if checkpoint else {"epoch": 1, "batch": 0, "trained": 0}
+    position: dict[str, Any] = {"epoch": 1, "batch": 0, "trained": 0, "best": {"epoch": None}}
+    if checkpoint:
+        position = checkpoint.state["position"]
     begun = position["epoch"] if position["batch"] else position["epoch"] - 1
     if config.training.epochs < begun:
         raise ToolkitError(
             f"training.epochs is {config.training.epochs}, but the run in {run.directory} has trained in epoch {begun} "
             f"already: set it to {begun} or more."
         )
+    best = position["best"]["epoch"]
+    if not kept.go_back(run.directory, best):
+        run.say(f"warning: the weights of epoch {best}, the best then, are gone until a later epoch is better")
     run.write(runs.CONFIG, config.to_yaml())
     step = position["trained"]
     sitting = {**record.environment(), "step": step}

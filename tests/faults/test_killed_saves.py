@@ -16,5 +16,5 @@ def test_a_kill_at_any_call_leaves_a_valid_checkpoint(tmp_path, keep, step):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     passed, attempted = map(int, re.fullmatch(r"(\d+) of (\d+) passed\n", done.stdout).groups())
-    assert attempted > 20
+    assert attempted > 100
     assert passed == attempted

@@ -81,7 +81,7 @@ def use_trainer(monkeypatch):
 
     def use(fault="pass"):
         command = (verify_resume.sys.executable, "-c", TRAINER.replace("FAULT", fault))
-        monkeypatch.setattr(verify_resume, "_COMMAND", command)
+        monkeypatch.setattr(verify_resume, "COMMAND", command)
 
     return use
 

@@ -98,7 +98,7 @@ def assert_resume_finishes(run):
     assert not (run / "lock").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_stops_at_the_end_of_the_batch_with_a_checkpoint(running, number, code):
     process, run = running
     process.send_signal(number)
@@ -110,6 +110,20 @@ def test_a_signal_stops_at_the_end_of_the_batch_with_a_checkpoint(running, numbe
     assert "Traceback" not in said
     assert json.loads((run / "record.json").read_text())["state"] == "stopped"
     assert_resume_finishes(run)
+
+
+def test_a_hang_up_is_ignored_under_nohup(tmp_path):
+    run = tmp_path / "run"
+    ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    process = start("train", make_config(tmp_path, 3), "--run-dir", run, before=ignored)
+    try:
+        wait_for(process, lambda: steps(run))
+        process.send_signal(signal.SIGHUP)
+        said, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, said
 
 
 # A disk that never ends a save: what Ctrl-C, pressed a second time, must get out of.

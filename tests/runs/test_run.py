@@ -2,11 +2,12 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.text import Text
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import RunFailed, ToolkitError
 from toolkit.runs import metrics, record, run
 from toolkit.runs.run import Run
 
@@ -50,10 +51,54 @@ def test_a_run_that_broke_off_keeps_what_it_had(tmp_path):
     assert json.loads((tmp_path / "run" / run.METRICS).read_text()) == {"kind": "step", "loss": 1.5}
 
 
+def test_what_a_start_left_that_was_killed_is_no_run(tmp_path):
+    for name in (run.SPEC, run.DUPLICATES, run.BAD_EXAMPLES, run.CONFIG, run.LOG):
+        (tmp_path / name).write_text("left")
+    with Run.create("x", tmp_path) as started:
+        assert {path.name for path in tmp_path.iterdir()} == {run.LOG, run.LOCK}
+        started.write(run.RECORD, "{}")
+
+
+@pytest.mark.parametrize(
+    "names", [(run.CONFIG,), (run.SPEC, run.RECORD), (run.SPEC, run.WEIGHTS), (run.SPEC, "curves.png")]
+)
+def test_what_may_be_a_persons_own_or_a_run_is_left_alone(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(ToolkitError, match="holds a run already"):
+        Run.create("x", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
+
+
+def test_lists_of_an_attempt_before_do_not_stay(tmp_path):
+    (tmp_path / run.BAD_EXAMPLES).write_text("of an attempt above the budget")
+    with Run.create("x", tmp_path) as started:
+        started.write_bad_examples([])
+        started.write_duplicates({("train", "test"): ()})
+        assert not (tmp_path / run.BAD_EXAMPLES).exists()
+        started.write_duplicates({("train", "test"): ("a,\x1b.png",)})
+        assert (tmp_path / run.DUPLICATES).read_text().splitlines()[1] == r'test,"a,\x1b.png",train'
+        started.write(run.RECORD, "{}")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_a_full_disk_silences_the_log_and_is_told_by_what_must_be_written(tmp_path, capsys):
+    with Run.create("x", tmp_path / "run") as started:
+        started.write(run.RECORD, "{}")
+        started._log.close()
+        started._log = started._log_console.file = Path("/dev/full").open("w")  # noqa: SIM115 - the run closes it
+        started.say("a line")
+        with pytest.raises(
+            RunFailed, match=r"none/x could not be written .*: it needs 4 bytes, and .* are free; make room"
+        ):
+            started.write("none/x", "text")
+    assert "a line" in capsys.readouterr().out
+
+
 def test_one_owner_at_a_time_across_processes(tmp_path):
     code = f"""
 from pathlib import Path
-from toolkit.errors import ToolkitError
+from toolkit.errors import RunFailed, ToolkitError
 from toolkit.runs.run import Run
 try:
     Run.create("x", Path({str(tmp_path / "run")!r}))

@@ -109,7 +109,7 @@ def test_again_tells_whether_it_is_the_same_and_keeps_the_results(recipe, comman
 
 
 def test_a_training_that_fails_is_told(recipe, monkeypatch):
-    monkeypatch.setattr(module, "_COMMAND", ("false",))
+    monkeypatch.setattr(module, "COMMAND", ("false",))
     with pytest.raises(
         RunFailed, match=r"`toolkit train .*` ended with exit code 1; the same call of reproduce goes on"
     ):

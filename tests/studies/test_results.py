@@ -27,7 +27,7 @@ def row(right=950, seed=0, recipe="mnist_cnn", **values):
         "parameters": 1234,
         "seconds": 90.0,
         "machine": "2 cores, a processor",
-        "commit": "0123456789abcdef",
+        "commit": "0123456789ab",
     }
     return Row(recipe=recipe, seed=seed, best=Count(right, 1000), **{**given, **values})
 

@@ -12,6 +12,7 @@ from keras import ops
 
 from toolkit.errors import RunFailed, ToolkitError
 from toolkit.optimizers import Adam
+from toolkit.optimizers.schedules import Cosine
 from toolkit.runs import checkpoints
 from toolkit.runs import run as runs
 from toolkit.runs.run import Run
@@ -63,7 +64,7 @@ def weights_of(model):
     return [np.array(ops.convert_to_numpy(weight)) for weight in model.weights]
 
 
-def train(model, tmp_path, *, feed=None, epochs=3, best_metric="val_loss", save=lambda model: None, **options):
+def train(model, tmp_path, *, feed=None, epochs=3, best_metric="val_loss", save=lambda model, epoch: None, **options):
     with Run.create("test", tmp_path / "run") as run:
         run.write(runs.RECORD, "{}")
         return fit(
@@ -110,7 +111,7 @@ def test_rows_hold_what_happened_between_them(tmp_path):
 
 def test_the_weights_of_the_best_epoch_are_kept(tmp_path):
     kept = []
-    outcome = train(make_model(), tmp_path, epochs=4, save=lambda model: kept.append(weights_of(model)))
+    outcome = train(make_model(), tmp_path, epochs=4, save=lambda model, epoch: kept.append(weights_of(model)))
     losses = [row["val_loss"] for row in rows(tmp_path, "epoch")]
     assert outcome.best.epoch == int(np.argmin(losses)) + 1
     assert len(kept) == sum(loss < min(losses[:i], default=math.inf) for i, loss in enumerate(losses))
@@ -119,7 +120,7 @@ def test_the_weights_of_the_best_epoch_are_kept(tmp_path):
 def test_averages_go_on_over_epochs_and_are_what_is_validated_and_kept(tmp_path):
     model, by_hand = make_model(use_ema=True, ema_momentum=0.8), make_model()
     kept = []
-    train(model, tmp_path, save=lambda model: kept.append(weights_of(model)), best_metric="val_loss")
+    train(model, tmp_path, save=lambda model, epoch: kept.append(weights_of(model)), best_metric="val_loss")
     averages, expected = None, []  # Keras starts an average at the weights after the first step
     for epoch in range(3):
         for x, y in zip(*make_batches(epoch), strict=True):
@@ -144,7 +145,7 @@ class Root(keras.layers.Layer):
         return ops.sqrt(ops.abs(x))
 
 
-def make_delicate_model():
+def make_delicate_model(rate=0.05):
     """Everything that a skipped step must leave alone: weights, averages, statistics, seeds, metrics."""
     keras.utils.set_random_seed(1)
     layers = [
@@ -156,7 +157,7 @@ def make_delicate_model():
     ]
     model = keras.Sequential([keras.Input((FEATURES,)), *layers])
     model.compile(
-        optimizer=Adam(0.05, use_ema=True, ema_momentum=0.5),
+        optimizer=Adam(rate, use_ema=True, ema_momentum=0.5),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
@@ -200,20 +201,13 @@ def test_a_skipped_step_leaves_everything_as_if_it_had_not_been(tmp_path, value)
 
 
 def test_rows_leave_skipped_steps_out(tmp_path):
-    train(
-        make_delicate_model(), tmp_path / "a", feed=spoilt_feed(math.nan), epochs=2, on_non_finite="skip", log_every=1
-    )
-    train(
-        make_delicate_model(),
-        tmp_path / "b",
-        feed=spoilt_feed(math.nan, leave_out=True),
-        epochs=2,
-        limit=9,
-        log_every=1,
-    )
+    for name, leave_out, options in [("a", False, {"on_non_finite": "skip"}), ("b", True, {"limit": 9})]:
+        model, feed = make_delicate_model(Cosine(0.05, total_steps=20)), spoilt_feed(math.nan, leave_out=leave_out)
+        train(model, tmp_path / name, feed=feed, epochs=2, log_every=1, **options)
     ours, theirs = (rows(tmp_path / name, "step") for name in "ab")
     assert [row["step"] for row in ours] == [1, 2, 3, 4, 5, 6, 7, 9, 10]
-    np.testing.assert_allclose([row["loss"] for row in ours], [row["loss"] for row in theirs], rtol=1e-6)
+    for metric in ("loss", "learning_rate"):
+        np.testing.assert_allclose([row[metric] for row in ours], [row[metric] for row in theirs], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -231,8 +225,10 @@ def test_a_step_that_is_not_finite_stops_with_its_place_and_cause(tmp_path, valu
     model = make_delicate_model()
     if value == 1e38:
         model.get_layer("first").kernel.assign(np.full((FEATURES, 4), 1e5))
-    with pytest.raises(RunFailed, match=rf"step 3 of epoch 2 gave {cause}"):
+    with pytest.raises(RunFailed, match=rf"step 3 of epoch 2 gave {cause}.* --set training.on_non_finite=skip"):
         train(model, tmp_path, feed=spoilt_feed(value))
+    said = (tmp_path / "run" / runs.LOG).read_text()
+    assert "step 3 of epoch 2 has the examples 1/2/0, 1/2/1, 1/2/2, 1/2/3\n" in said
     folder = tmp_path / "run" / "checkpoints"
     # saved as it was before the step, and finite
     kept = checkpoints.load(folder / checkpoints.names(folder)[-1])
@@ -241,8 +237,38 @@ def test_a_step_that_is_not_finite_stops_with_its_place_and_cause(tmp_path, valu
 
 
 def test_one_skipped_step_too_many_stops(tmp_path):
-    with pytest.raises(RunFailed, match="not finite: the input"):
-        train(make_delicate_model(), tmp_path, feed=spoilt_feed(math.nan), on_non_finite="skip", max_skipped=0)
+    model = make_delicate_model()
+    model.get_layer("logits").bias.assign([0.0, math.nan])  # so that every step is one
+    message = r"step 3 of epoch 1 .* \(2 steps were skipped before\): the weight .* --set training.max_skipped=4"
+    with pytest.raises(RunFailed, match=message):
+        train(model, tmp_path, on_non_finite="skip", max_skipped=2)
+
+
+class Pair(keras.layers.Layer):
+    """Two outputs, of which one has no row per example, as `LogMel` gives features and a mask."""
+
+    def call(self, x):
+        return ops.log(x), ops.mean(x, axis=0) > 0
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype), keras.KerasTensor(x.shape[1:], "bool")
+
+
+def test_a_layer_with_two_outputs_is_named(tmp_path):
+    given = keras.Input((FEATURES,))
+    first, _ = Pair(name="pair")(given)
+    model = keras.Model(given, keras.layers.Dense(CLASSES)(first))
+    model.compile(Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(RunFailed, match="layer pair gives numbers that are not finite for "):
+        train(model, tmp_path)
+
+
+def test_a_validation_that_is_not_finite_stops(tmp_path):
+    x, y = make_batches(99)
+    x[1] = math.nan
+    feed = dataclasses.replace(make_feed(), validation=tf.data.Dataset.from_tensor_slices((x, y)))
+    with pytest.raises(RunFailed, match="the validation loss became nan after epoch 1: lower optimizer.learning_rate"):
+        train(make_model(), tmp_path, feed=feed)
 
 
 def test_a_weight_that_is_not_finite_is_named(tmp_path):

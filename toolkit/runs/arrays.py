@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.errors import RunFailed, ToolkitError
+from toolkit.errors import ToolkitError
 from toolkit.runs import trust
-from toolkit.runs.files import atomic_path, sync_file
+from toolkit.runs.files import atomic_path, not_written, sync_file
 
 SUFFIX = ".safetensors"
 MAX_HEADER = 8 * 2**20  # bytes: names, types and shapes of some 60,000 tensors
@@ -52,7 +52,7 @@ def save(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], *, about: Mappi
         with atomic_path(path) as temporary:
             write(temporary, arrays, about=about)
     except unwritable() as error:
-        raise RunFailed(f"{path} could not be written ({error}): free space; what was kept before is whole.") from error
+        raise not_written(path, error, sum(np.asarray(value).nbytes for value in arrays.values())) from error
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], *, about: Mapping[str, str] | None = None) -> None:
@@ -95,6 +95,18 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """
     with _opened(path) as file:
         return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
+
+
+def about(path: Path) -> dict[str, str]:
+    """The short texts that `save` was given; only the header is read.
+
+    Raises:
+        ToolkitError: there is no such file, or it is no safetensors file.
+    """
+    with _opened(path) as file:
+        found = dict(file.metadata() or {})
+        found.pop(_TYPES, None)
+    return found
 
 
 def load(path: Path, *, only: Collection[str] | None = None) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:

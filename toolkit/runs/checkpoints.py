@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.errors import RunFailed, ToolkitError
+from toolkit.errors import ToolkitError
 from toolkit.runs import arrays, trust
-from toolkit.runs.files import sync_directory
+from toolkit.runs.files import not_written, sync_directory
 
 FORMAT = 1
 FOLDER = "checkpoints"
@@ -81,10 +81,7 @@ def save(
             raise
     except arrays.unwritable() as error:
         needed = sum(value.nbytes for value in tensors.values())
-        raise RunFailed(
-            f"the checkpoint {target} could not be written ({_reason(error)}): it needs {needed:,} bytes, and "
-            f"{_free(folder)} are free; make room, then go on with --resume."
-        ) from error
+        raise not_written(target, error, needed) from error
     for old in names(folder)[:-keep]:
         (folder / old).rename(folder / f"{_GONE}{old}")  # half of a folder must not look like a checkpoint
     _remove(folder, _OLD, _GONE)
@@ -231,14 +228,3 @@ def _free_name(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name}-{number}")
     return free
-
-
-def _free(folder: Path) -> str:
-    try:
-        return f"{shutil.disk_usage(folder if folder.is_dir() else folder.parent).free:,}"
-    except OSError:
-        return "an unknown number"
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)

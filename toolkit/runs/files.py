@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from toolkit.errors import RunFailed
 
 
 @contextlib.contextmanager
@@ -51,3 +54,19 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def not_written(path: Path, error: Exception, needed: int) -> RunFailed:
+    """What to raise where `path`, of `needed` bytes, could not be written."""
+    reason = getattr(error, "strerror", None) or error
+    return RunFailed(
+        f"{path} could not be written ({reason}): it needs {needed:,} bytes, and {_free(path.parent)} are free; make "
+        "room. What was kept before is whole."
+    )
+
+
+def _free(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder if folder.is_dir() else folder.parent).free:,}"
+    except OSError:
+        return "an unknown number"

@@ -1,6 +1,6 @@
 """The rows of `metrics.jsonl`: what a training measured, a JSON object per line.
 
-Read as a file of somebody else: line by line, so that memory holds however long it is.
+Read as a file of somebody else, line by line: whoever reads decides how much of it memory has to hold.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from toolkit.errors import RunFailed, ToolkitError
+from toolkit.errors import ToolkitError
 from toolkit.runs import files, trust
 
 MAX_ROW = 64 * 1024  # bytes
@@ -27,14 +27,12 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
     Raises:
         RunFailed: the disk is full, or the file cannot be written.
     """
+    line = json.dumps(row) + "\n"
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(line)
     except OSError as error:
-        raise RunFailed(
-            f"{path} could not be written ({error.strerror or error}): free space; the weights that were kept before "
-            "are whole."
-        ) from error
+        raise files.not_written(path, error, len(line)) from error
 
 
 def sync(path: Path) -> int:

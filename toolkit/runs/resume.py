@@ -96,7 +96,8 @@ def newest_unfinished(folder: Path, is_same: Callable[[Path], bool]) -> Path | N
             record = trust.read_record(path)
         except ToolkitError:
             continue  # of a run that cannot go on
-        if record.get("state") != "finished" and is_same(path.parent):
+        is_smoke = record.get("limit") is not None  # whoever asks for the config's training does not mean it
+        if record.get("state") != "finished" and not is_smoke and is_same(path.parent):
             found.append((str(record.get("started")), path.parent))
     return max(found)[1] if found else None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import os
 import secrets
 import socket
@@ -25,6 +27,7 @@ SPEC = "data_spec.json"
 RECORD = "record.json"
 WEIGHTS = "weights.safetensors"
 LAST = "last.safetensors"
+BEFORE = "weights-before.safetensors"  # see `toolkit.runs.kept`
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
@@ -33,7 +36,9 @@ BAD_EXAMPLES = "bad_examples.csv"
 DUPLICATES = "duplicates.csv"
 LOCK = "lock"
 KEPT = {"best": WEIGHTS, "last": LAST}
-_OWN = (CONFIG, SPEC, RECORD, WEIGHTS, LAST, METRICS, LOG, DUPLICATES)
+_OWN = (CONFIG, SPEC, RECORD, WEIGHTS, BEFORE, LAST, METRICS, LOG, DUPLICATES)
+# Written in this order at the start, the record last: without it they were left by a process that was killed there.
+_START = (SPEC, DUPLICATES, BAD_EXAMPLES, CONFIG)
 # Beside these a new run does not begin either: it would write over them.
 _RESULTS = ("evaluation.json", "predictions.csv", "confusion.png", CURVES, TENSORBOARD, FOLDER)
 
@@ -73,7 +78,7 @@ class Run:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(directory)
-            # A log alone was left by a process that was killed before its training began.
+            _remove_start(directory)
             held = [name for name in (*_OWN, *_RESULTS) if name != LOG and (directory / name).exists()]
             if held:
                 _give_up(directory, lock)
@@ -128,40 +133,56 @@ class Run:
         return self.directory / name
 
     def write(self, name: str, text: str) -> None:
-        """Replace a text file of the run, whole or not at all."""
-        files.write_text(self.path(name), text)
+        """Replace a text file of the run, whole or not at all.
+
+        Raises:
+            RunFailed: it cannot be written (a full disk).
+        """
+        try:
+            files.write_text(self.path(name), text)
+        except OSError as error:
+            raise files.not_written(self.path(name), error, len(text.encode())) from error
 
     def write_bad_examples(self, bad: Iterable[tuple[str, Any]]) -> None:
         """Write `bad_examples.csv` from pairs of a split and what has an `id` and a `reason`."""
-        with self.path(BAD_EXAMPLES).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("split", "id", "reason"))
-            writer.writerows((split, example.id, example.reason) for split, example in bad)
+        rows = [(split, example.id, example.reason) for split, example in bad]
+        self._write_table(BAD_EXAMPLES, ("split", "id", "reason"), rows)
 
     def write_duplicates(self, duplicates: Mapping[tuple[str, str], Sequence[str]]) -> None:
         """Write `duplicates.csv`: which examples of a split have the content of one in another, earlier split."""
-        with self.path(DUPLICATES).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("split", "id", "also_in"))
-            for (first, second), ids in duplicates.items():
-                writer.writerows((second, shown, first) for shown in map(trust.shown, ids))
+        rows = [(second, trust.shown(id), first) for (first, second), ids in duplicates.items() for id in ids]
+        self._write_table(DUPLICATES, ("split", "id", "also_in"), rows)
+
+    def _write_table(self, name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Without rows there is no file."""
+        if not rows:
+            self.path(name).unlink(missing_ok=True)  # an attempt before this run may have left one
+            return
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([head, *rows])
+        self.write(name, text.getvalue())
 
     def say(self, *what: RenderableType) -> None:
         """Tell the person at the terminal and `log.txt`; in text, brackets and control characters are only text."""
         shown = [trust.shown(item, lines=True) if isinstance(item, str) else item for item in what]
-        for console in (self.console, self._log_console):
-            for item in shown:
-                console.print(item, markup=False, highlight=False, soft_wrap=isinstance(item, str))
-        self._log.flush()
+        with contextlib.suppress(OSError):  # of a full disk: what must be written says so by itself
+            for console in (self.console, self._log_console):
+                for item in shown:
+                    console.print(item, markup=False, highlight=False, soft_wrap=isinstance(item, str))
+            self._log.flush()
+
+    def _close_log(self) -> None:
+        with contextlib.suppress(OSError):
+            self._log.close()
 
     def close(self) -> None:
         """Give the directory up."""
-        self._log.close()
+        self._close_log()
         _give_up(self.directory, self._lock)
 
     def discard(self, *, keep_bad_examples: bool = False) -> None:
         """Give the directory up and remove what this run put there: it ended before there was anything to keep."""
-        self._log.close()
+        self._close_log()
         for name in _OWN if keep_bad_examples else (*_OWN, BAD_EXAMPLES):
             self.path(name).unlink(missing_ok=True)
         _give_up(self.directory, self._lock)
@@ -205,6 +226,18 @@ def _checked(directory: Path, needed: Sequence[str], fault: str, what: str) -> P
         raise ToolkitError(f"{directory} {fault} ({', '.join(missing)} is missing): {what}.")
     trust.check_complete(directory / CONFIG)
     return directory
+
+
+def _remove_start(directory: Path) -> None:
+    """Remove what a process left that was killed while it wrote a run's first files.
+
+    The description of the data comes first, and nobody but a run writes it: a config alone may be a person's.
+    """
+    if (directory / SPEC).exists() and not any(
+        (directory / name).exists() for name in (*_OWN, *_RESULTS) if name not in (*_START, LOG)
+    ):
+        for name in reversed(_START):
+            (directory / name).unlink(missing_ok=True)
 
 
 def _give_up(directory: Path, lock: filelock.BaseFileLock) -> None:

@@ -1,4 +1,4 @@
-"""A console for people who may leave: a training goes on when its pipe is closed or its terminal hangs up."""
+"""A console for people who may leave: a training goes on when nobody reads what it says."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from toolkit.errors import RunFailed, ToolkitError
 from toolkit.runs import metrics, trust
 from toolkit.runs import run as runs
 from toolkit.runs.files import write_text
-from toolkit.studies import results
+from toolkit.studies import COMMAND, results
 from toolkit.studies.results import Count, Row
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ RECIPES = tuple(results.PUBLISHED)
 BEGIN, END = "<!-- results: written by scripts/reproduce.py -->", "<!-- end of results -->"
 # Keys of a config that do not change what comes out.
 _FREE = ("name", "seed", "data.cache", "training.checkpoint", "training.log_every")
-_COMMAND = (sys.executable, "-P", "-c", "from toolkit.cli import main; main()")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +210,7 @@ class Case:
             parameters=record["parameters"],
             seconds=record["seconds"],
             machine=f"{record['machine']['cores']} cores, {record['machine']['processor']}",
-            commit=record["commit"],
+            commit=", ".join(dict.fromkeys(str(sitting["commit"]) for sitting in (record, *record.get("resumed", [])))),
         )
 
     def _fit(self) -> Baseline:
@@ -243,7 +241,7 @@ def _sets(overrides: Sequence[str]) -> Iterator[str]:
 
 
 def _toolkit(*arguments: str | Path) -> None:
-    code = subprocess.run([*_COMMAND, *map(str, arguments)], check=False).returncode
+    code = subprocess.run([*COMMAND, *map(str, arguments)], check=False).returncode
     if code:
         shown = " ".join(map(str, arguments))
         raise RunFailed(f"`toolkit {shown}` ended with exit code {code}; the same call of reproduce goes on with it.")
@@ -251,7 +249,7 @@ def _toolkit(*arguments: str | Path) -> None:
 
 def _right(predictions: Path) -> list[tuple[str, bool]]:
     with predictions.open(newline="", encoding="utf-8") as file:
-        return [(row["id"], row["label"] == row["answer"]) for row in csv.DictReader(file)]
+        return [(trust.shown(row["id"]), row["label"] == row["answer"]) for row in csv.DictReader(file)]
 
 
 def _column(path: Path, name: str, *, where: Mapping[str, str]) -> Iterator[str]:

@@ -42,6 +42,7 @@ class Row:
         epochs: (best, all).
         only_ours, only_baseline: test examples that one of the two answers right and the other does not.
         seconds: of the training, with validation.
+        commit: of every sitting.
     """
 
     recipe: str
@@ -60,7 +61,7 @@ class Row:
     parameters: int
     seconds: float
     machine: str
-    commit: str | None
+    commit: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +167,14 @@ def judge(known: Sequence[Row], again: Row) -> str:
 
 def document(rows: Sequence[Row]) -> str:
     """`docs/results.md`."""
-    parts = [_HEAD, _table(_COLUMNS, rows), _BESIDE, _table(_BESIDE_COLUMNS, rows), _WHERE, _seeds(rows)]
+    parts = [
+        _HEAD,
+        _table(_COLUMNS, rows),
+        _BESIDE,
+        _table(_BESIDE_COLUMNS, rows),
+        _WHERE,
+        _lines(_EVERY_COLUMNS, rows),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -183,24 +191,12 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _table(columns: Mapping[str, Callable[[Sequence[Row]], str]], rows: Sequence[Row]) -> str:
-    lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
-    return "\n".join(lines + [f"| {' | '.join(cell(group) for cell in columns.values())} |" for group in _groups(rows)])
+    return _lines(columns, _groups(rows))
 
 
-def _seeds(rows: Sequence[Row]) -> str:
-    columns: dict[str, Callable[[Row], str]] = {
-        "recipe": lambda row: f"`{row.recipe}`",
-        "seed": lambda row: str(row.seed),
-        "best epoch": lambda row: f"{row.epochs[0]} of {row.epochs[1]}",
-        "validation": lambda row: _percent(row.validation[0]),
-        "test": lambda row: _percent(row.best.accuracy),
-        "last epoch: validation, test": lambda row: f"{_percent(row.validation[1])}, {_percent(row.last.accuracy)}",
-        "minutes": lambda row: f"{row.seconds / 60:.1f}",
-        "machine": lambda row: row.machine,
-        "commit": lambda row: (row.commit or "unknown")[:12],
-    }
-    lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
-    return "\n".join(lines + [f"| {' | '.join(cell(row) for cell in columns.values())} |" for row in rows])
+def _lines(columns: Mapping[str, Callable[[Any], str]], of: Sequence[Any]) -> str:
+    head = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
+    return "\n".join(head + [f"| {' | '.join(cell(one) for cell in columns.values())} |" for one in of])
 
 
 def _percent(share: float) -> str:
@@ -230,7 +226,7 @@ def _published(rows: Sequence[Row]) -> str:
 
 
 def _commits(rows: Sequence[Row]) -> str:
-    return ", ".join(dict.fromkeys((row.commit or "unknown")[:12] for row in rows))
+    return ", ".join(dict.fromkeys(row.commit for row in rows))
 
 
 _COLUMNS: dict[str, Callable[[Sequence[Row]], str]] = {
@@ -254,6 +250,17 @@ _BESIDE_COLUMNS: dict[str, Callable[[Sequence[Row]], str]] = {
     "its accuracy": lambda rows: _percent(rows[0].baseline_right / rows[0].best.examples),
     "the recipe is": lambda rows: against_baseline(middle(rows)),
     "published": _published,
+}
+_EVERY_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "recipe": lambda row: f"`{row.recipe}`",
+    "seed": lambda row: str(row.seed),
+    "best epoch": lambda row: f"{row.epochs[0]} of {row.epochs[1]}",
+    "validation": lambda row: _percent(row.validation[0]),
+    "test": lambda row: _percent(row.best.accuracy),
+    "last epoch: validation, test": lambda row: f"{_percent(row.validation[1])}, {_percent(row.last.accuracy)}",
+    "minutes": lambda row: f"{row.seconds / 60:.1f}",
+    "machine": lambda row: row.machine,
+    "commit": lambda row: row.commit,
 }
 _HEAD = """# Results
 

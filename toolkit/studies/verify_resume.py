@@ -10,7 +10,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,11 +23,10 @@ from toolkit.config.shipped import find_config
 from toolkit.errors import RunFailed, ToolkitError
 from toolkit.runs import arrays, checkpoints
 from toolkit.runs import run as runs
+from toolkit.studies import COMMAND
 
 # What differs from run to run although the training is the same.
 TIMES = ("seconds", "examples_per_second", "data_wait_share")
-# `-P`: the console command does not look for modules in the current folder either.
-_COMMAND = (sys.executable, "-P", "-c", "from toolkit.cli import main; main()")
 _POLL = 0.002  # seconds; less than a step of the smallest model
 _TRIES = 5
 _END = ("trained", "finished")  # states of a record
@@ -238,7 +236,7 @@ class Trial:
         """`toolkit train` with `arguments`; it does not outlive the block."""
         with (self.folder / f"{name}.txt").open("wb") as log:
             process = subprocess.Popen(
-                [*_COMMAND, "train", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                [*COMMAND, "train", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
             try:
                 yield process

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from toolkit.runs import checkpoints, metrics
+from toolkit.runs import checkpoints, kept, metrics
 from toolkit.runs.run import METRICS, Run
 from toolkit.training.guard import KEY, was_skipped
 from toolkit.training.position import Position
@@ -85,6 +85,7 @@ class Keeper:
         self.position.rows = metrics.sync(self.run.path(METRICS))
         state = {"run": self.identity, "position": self.position.to_dict()}
         checkpoints.save(self.folder, self.position.name, capture(self.model, self.generator), state, keep=self.keep)
+        kept.settle(self.run.directory)
         self._last = time.perf_counter()
         self._cost = self._last - start
         self.saving += self._cost

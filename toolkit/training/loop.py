@@ -58,7 +58,7 @@ def fit(
     feed: Feed,
     run: Run,
     *,
-    save_weights: Callable[[Any], None],
+    save_weights: Callable[[Any, int], None],
     epochs: int,
     best_metric: str,
     early_stopping: Mapping[str, Any] | None = None,
@@ -75,7 +75,8 @@ def fit(
     """Train a compiled model, epoch by epoch.
 
     Args:
-        save_weights: called with the model whenever `best_metric` improved (with its averaged weights, if any).
+        save_weights: called whenever `best_metric` improved, with the model (with its averaged weights, if any) and the
+            epoch.
         plateau: when to lower the rate, as `Plateau` takes it.
         class_weights: class → weight of its examples in the training loss.
         log_every: micro-batches between two rows of `metrics.jsonl`.
@@ -151,7 +152,7 @@ class _Training:
     run: Run
     keeper: Keeper
     board: TensorBoard
-    save_weights: Callable[[Any], None]
+    save_weights: Callable[[Any, int], None]
     epochs: int
     class_weights: Mapping[int, float] | None
     log_every: int
@@ -179,13 +180,17 @@ class _Training:
     def epoch(self) -> None:
         """Train an epoch, or what is left of it, and validate."""
         at, title = self.at, f"epoch {self.at.epoch}/{self.epochs}"
-        rate = _rate_function(self.model.optimizer, self.feed.per_epoch)
+        planned = _rate_function(self.model.optimizer, self.feed.per_epoch)
+
+        def rate(trained: int) -> float:
+            return planned(trained - at.skipped)  # what was skipped was no step
+
         speed = self._train(title, rate)
         with self._left_validation_is_saved(), averaged_weights(self.model):
             logs = self._validate()
             improved = at.best.update(at.epoch, _watched(logs, at.best.metric, "training.best_metric"))
             if improved:
-                self.save_weights(self.model)
+                self.save_weights(self.model, at.epoch)
         row = {"kind": "epoch", "epoch": at.epoch, "step": at.trained, **logs, "learning_rate": rate(at.trained)}
         self._append({**row, **speed})
         self.run.say(_line(title, logs, speed, best=improved))
@@ -252,13 +257,17 @@ class _Training:
         at = self.at
         self.keeper.save()
         batch = next(iter(self.feed.epoch(at.epoch - 1, at.batch)[0].take(1)))
-        cause = find_cause(self.model, batch[0], self.feed.ids(at.epoch - 1, at.batch), code)
-        skipped = f" ({at.skipped} steps were skipped before)" if at.skipped else ""
+        ids = self.feed.ids(at.epoch - 1, at.batch)
+        cause = find_cause(self.model, batch[0], ids, code)
+        self.run.say(f"step {at.batch + 1} of epoch {at.epoch} has the examples {', '.join(ids)}")
+        skipped, more = "", "training.on_non_finite=skip"
+        if self.max_skipped:
+            skipped, more = f" ({at.skipped} steps were skipped before)", f"training.max_skipped={2 * self.max_skipped}"
         raise RunFailed(
             f"step {at.batch + 1} of epoch {at.epoch} gave a {'gradient' if code > 0 else 'loss'} that is not "
             f"finite{skipped}: {cause}. The run is saved as it was before; to leave such steps out, `toolkit train "
-            f"--resume {self.run.directory} --set training.on_non_finite=skip`, or train anew with a lower "
-            "optimizer.learning_rate, with optimizer.schedule.warmup_steps or optimizer.global_clipnorm."
+            f"--resume {self.run.directory} --set {more}`, or train anew with a lower optimizer.learning_rate, with "
+            "optimizer.schedule.warmup_steps or optimizer.global_clipnorm."
         )
 
     def _validate(self) -> dict[str, float]:

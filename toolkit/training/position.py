@@ -11,6 +11,7 @@ from toolkit.errors import ToolkitError
 from toolkit.training.monitors import Best, EarlyStopping, Plateau
 
 _MOST = 2**31  # of what is counted
+_LARGEST = 1e12  # of what a config may set
 _MOST_FIELDS = 1000  # each could be an error that takes memory
 _BY_METRIC = ("row_sums", "means")  # of what `StepRecorder` keeps; all else is a number
 
@@ -89,8 +90,10 @@ class Position:
         metrics = [self.best.metric, *(monitor.monitor for monitor in monitors), *self.logs]
         numbers: list[Any] = [self.epoch - 1, self.batch, self.trained, self.seconds, self.rows, self.skipped]
         for monitor in monitors:
-            kept = {name: value for name, value in vars(monitor).items() if name not in ("monitor", "best")}
-            numbers += kept.values()
+            kept = [value for name, value in vars(monitor).items() if name not in ("monitor", "best")]
+            numbers += [value for value in kept if not isinstance(value, float)]
+            if not all(0 <= value <= _LARGEST for value in kept):
+                return "stopping, or the plateau,"
         for name, value in self.recorder.items():
             if (name in _BY_METRIC) != isinstance(value, dict):
                 return "recorder"

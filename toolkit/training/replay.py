@@ -34,7 +34,8 @@ def find_cause(model: keras.Model, inputs: Any, ids: Sequence[str], code: int) -
     for layer, value in _outputs(model, inputs):
         rows = _bad_rows(value)
         if rows.any():
-            return f"layer {layer} gives numbers that are not finite for {_examples(rows, ids)}"
+            whose = f" for {_examples(rows, ids)}" if len(rows) == len(ids) else ""  # a first axis may be another
+            return f"layer {layer} gives numbers that are not finite{whose}"
     if code > 0:
         trained = {id(variable): name for name, variable in named_variables(model).items()}
         return f"the gradient of {trained[id(model.trainable_variables[code - 1])]} is not finite"
@@ -42,18 +43,19 @@ def find_cause(model: keras.Model, inputs: Any, ids: Sequence[str], code: int) -
 
 
 def _outputs(model: keras.Model, inputs: Any) -> list[tuple[str, Any]]:
-    """Each layer's output, as in training, in the order of the layers; none where the layers are no graph."""
+    """Each layer's outputs, as in training, in the order of the layers; none where the layers are no graph."""
     if not isinstance(model, keras.Function | keras.Sequential):
         return []
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    outputs = [(layer.name, output) for layer in layers for output in keras.tree.flatten(layer.output)]
     kept = [(variable, np.array(_array(variable))) for variable in model.non_trainable_variables]
     start = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     try:
-        values = keras.Model(start, [layer.output for layer in layers])(inputs, training=True)
+        values = keras.Model(start, [output for _, output in outputs])(inputs, training=True)
     finally:
         for variable, value in kept:
             variable.assign(value)
-    return [(layer.name, value) for layer, value in zip(layers, values, strict=True)]
+    return [(name, value) for (name, _), value in zip(outputs, values, strict=True)]
 
 
 def _named(inputs: Any) -> list[tuple[str, Any]]:

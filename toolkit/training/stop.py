@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C in a training: stop at the end of the batch, with a checkpoint."""
+"""SIGTERM, Ctrl-C and a terminal that hangs up: a training stops at the end of the batch, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from toolkit.errors import ToolkitError
+
+_ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(ToolkitError):
@@ -35,12 +37,16 @@ class StopSignal:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopSignal]:
-    """Within the block SIGTERM and SIGINT are only taken down; in another thread than the main one they are not."""
+    """Within the block signals that ask to stop are only taken down; in another thread than the main one they are not.
+
+    One that is ignored from the start stays so: `nohup` asks for that.
+    """
     stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    earlier = {number: signal.signal(number, stop.take) for number in (signal.SIGTERM, signal.SIGINT)}
+    heeded = [number for number in _ASKING if signal.getsignal(number) != signal.SIG_IGN]
+    earlier = {number: signal.signal(number, stop.take) for number in heeded}
     try:
         yield stop
     finally:
