@@ -174,7 +174,7 @@ def verify_resume(config: str, kills: int, steps: int, seed: int, keep: Path | N
 @click.option(
     "--quick", is_flag=True, help="A minute or two of each recipe, against a loose floor; nothing is written."
 )
-@click.option("--again", is_flag=True, help="Train anew what is in the results, which stay, and tell whether it is the same.")
+@click.option("--again", is_flag=True, help="Train anew what is in the results, and tell whether it is the same.")
 @click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
