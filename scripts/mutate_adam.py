@@ -477,9 +477,9 @@ VARIANTS = [
         [
             (
                 "        grads = self._clip_gradients(grads)\n"
-                "        self._backend_update_step(grads, trainable_variables, self._numbers())\n",
+                "        self._backend_update_step(grads[:certain], trainable_variables[:certain], numbers)\n",
                 "        old = [v + 0.0 for v in trainable_variables]\n"
-                "        self._backend_update_step(grads, trainable_variables, self._numbers())\n"
+                "        self._backend_update_step(grads[:certain], trainable_variables[:certain], numbers)\n"
                 "        if self.clipnorm or self.clipvalue or self.global_clipnorm:\n"
                 "            changes = self._clip_gradients([o - v for o, v in zip(old, trainable_variables)])\n"
                 "            for v, o, change in zip(trainable_variables, old, changes):\n"
@@ -552,7 +552,7 @@ VARIANTS = [
         "flush_does_nothing",
         "flush() takes no step",
         ADAM,
-        [("self._when(ops.greater(self._held, 0), apply_and_constrain)", "...")],
+        [("self._when(ops.greater(self._held, 0), self._apply_window)", "...")],
     ),
     Variant(
         "fit_does_not_flush",
@@ -573,8 +573,8 @@ VARIANTS = [
         ADAM,
         [
             (
-                "        self._held.assign_add(1)\n",
-                "        self._held.assign_add(1)\n"
+                "        self._counts.assign_add(ops.convert_to_tensor(counts, self._counts.dtype))\n",
+                "        self._counts.assign_add(ops.convert_to_tensor(counts, self._counts.dtype))\n"
                 "        if self.use_ema:\n"
                 "            self._update_model_variables_moving_average(self._trainable_variables)\n",
             )
@@ -705,7 +705,7 @@ VARIANTS = [
         "state_not_loaded",
         "a loaded optimizer starts anew",
         ADAM,
-        [("            variable.assign(store[key])", "            ...")],
+        [("            variable.assign(given[key])", "            ...")],
     ),
     Variant(
         "any_state_is_loaded",

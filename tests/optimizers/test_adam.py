@@ -85,7 +85,7 @@ def test_first_step(gradient):
     np.testing.assert_allclose(ops.convert_to_numpy(weight), [-1e-3 * gradient / (gradient + 1e-8)], rtol=3e-7)
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX has float64 only where its x64 mode is on")
+@pytest.mark.skipif(BACKEND == "jax", reason="needs JAX's x64 mode: test_20_steps_in_float64_on_jax")
 @pytest.mark.parametrize(
     "options", [{}, {"weight_decay": 0.1}, {"use_ema": True, "ema_overwrite_frequency": 3}], ids=str
 )
@@ -204,6 +204,28 @@ def test_finds_the_minimum_of_rosenbrocks_valley():
         ("learning_rate", True),
         ("learning_rate", None),
         ("weight_decay", -0.01),
+        ("weight_decay", float("nan")),
+        ("clipnorm", 0.0),
+        ("clipnorm", float("nan")),
+        ("clipvalue", -1.0),
+        ("clipvalue", float("nan")),
+        ("global_clipnorm", 0),
+        ("global_clipnorm", float("inf")),  # 0 times it is no number
+        ("global_clipnorm", float("nan")),
+        ("ema_momentum", -0.1),
+        ("ema_momentum", 1.1),
+        ("ema_momentum", float("nan")),
+        ("ema_momentum", None),
+        ("ema_overwrite_frequency", 0),
+        ("ema_overwrite_frequency", 2.5),
+        ("ema_overwrite_frequency", True),
+        ("loss_scale_factor", 0.0),
+        ("loss_scale_factor", -8.0),
+        ("loss_scale_factor", float("nan")),
+        ("gradient_accumulation_steps", 0),
+        ("gradient_accumulation_steps", 1),
+        ("gradient_accumulation_steps", 2.5),
+        ("gradient_accumulation_steps", float("nan")),
         ("weight_decay_mode", "l2"),
         ("epsilon_placement", "inside"),
         ("state_dtype", "bfloat16"),

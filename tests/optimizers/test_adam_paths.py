@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -197,6 +198,69 @@ def test_whatever_the_numbers(by_hand, apply_all, shape, rate, beta_1, beta_2, e
         within_rounding(ours, [np.asarray(weight)], rate=rate, steps=steps)
 
 
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.lists(st.integers(1, 5), max_size=3).map(tuple),
+    rate=st.floats(1e-5, 0.1),
+    beta_1=st.sampled_from([0.0, 0.3, 0.9, 0.99]),
+    beta_2=st.sampled_from([0.0, 0.4, 0.99, 0.999]),
+    epsilon=st.sampled_from([1e-8, 1e-3]),
+    decay=st.sampled_from([0.0, 0.1]),
+    seed=st.integers(0, 1000),
+    scale=st.sampled_from([1e-9, 1.0, 1e3]),
+)
+@pytest.mark.every_backend
+@pytest.mark.skipif(BACKEND == "jax", reason="needs JAX's x64 mode: test_20_steps_in_float64_on_jax")
+def test_whatever_the_numbers_in_float64(apply_all, shape, rate, beta_1, beta_2, epsilon, decay, seed, scale):
+    """20 steps of float64 weights, as `torch.optim.AdamW` and `optax.adamw` take them."""
+    torch, optax, jax = (pytest.importorskip(name) for name in ("torch", "optax", "jax"))
+    rng = np.random.default_rng(seed)
+    start = rng.normal(size=shape)
+    rows = scale * (rng.normal(size=(20, *shape)) + 0.5)
+    optimizer = Adam(rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, weight_decay=decay or None)
+    [ours] = apply_all(optimizer, [start], rows[:, None], dtype="float64")
+    parameter = torch.nn.Parameter(torch.tensor(start))
+    theirs = torch.optim.AdamW([parameter], lr=rate, betas=(beta_1, beta_2), eps=epsilon, weight_decay=decay)
+    for g in rows:
+        parameter.grad = torch.tensor(g)
+        theirs.step()
+    np.testing.assert_allclose(ours, parameter.detach().numpy(), rtol=0, atol=1e-12)
+    with jax.enable_x64(True):
+        transformation = optax.adamw(rate, b1=beta_1, b2=beta_2, eps=epsilon, weight_decay=decay)
+        weight = jax.numpy.asarray(start)
+        state = transformation.init(weight)
+        for g in rows:
+            update, state = transformation.update(jax.numpy.asarray(g), state, weight)
+            weight = optax.apply_updates(weight, update)
+        np.testing.assert_allclose(ours, np.asarray(weight), rtol=0, atol=1e-12)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("dtype", ["float32", "float64"] if BACKEND != "jax" else ["float32"])
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"beta_1": 0.3, "beta_2": 0.4, "epsilon": 1e-3}], ids=str)
+def test_coupled_decay_is_that_of_torch(options, dtype, apply_all, gradients, start):
+    """300 steps of `torch.optim.Adam(weight_decay=…)` in float64; decoupled decay ends 0.6 away."""
+    torch = pytest.importorskip("torch")
+    rows = gradients(300)
+    optimizer = Adam(0.01, weight_decay=0.1, weight_decay_mode="coupled", **options)
+    ours = apply_all(optimizer, start, rows, dtype=dtype)
+    parameters = [torch.nn.Parameter(torch.tensor(w, dtype=torch.float64)) for w in start]
+    betas, epsilon = (optimizer.beta_1, optimizer.beta_2), optimizer.epsilon
+    theirs = torch.optim.Adam(
+        parameters, lr=0.01, betas=betas, eps=epsilon, weight_decay=0.1, amsgrad=optimizer.amsgrad
+    )
+    for row in rows:
+        for parameter, g in zip(parameters, row, strict=True):
+            parameter.grad = torch.tensor(g, dtype=torch.float64)
+        theirs.step()
+    expected = [parameter.detach().numpy() for parameter in parameters]
+    if dtype == "float32":
+        within_rounding(ours, expected, rate=0.01, steps=300)
+    else:
+        for w, e in zip(ours, expected, strict=True):
+            np.testing.assert_allclose(w, e, rtol=0, atol=1e-12)
+
+
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
@@ -376,10 +440,9 @@ class TestState:
 # Processes of their own -----------------------------------------------------------------------------------------------
 
 
-def in_a_process(text):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(text)], capture_output=True, text=True, timeout=300
-    )
+def in_a_process(text, *arguments):
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(text), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.split()
 
@@ -407,11 +470,40 @@ def test_no_pair_of_types_ends_the_process():
     assert told == ["ok"] * 48
 
 
+@pytest.mark.every_backend
+@pytest.mark.skipif(BACKEND != "jax", reason="on JAX float64 is a matter of the whole process")
+def test_20_steps_in_float64_on_jax(by_hand, gradients, start):
+    rows = gradients(20)
+    cases = [{}, {"weight_decay": 0.1}, {"use_ema": True, "ema_overwrite_frequency": 3}]
+    given = json.dumps({"cases": cases, "start": start, "rows": rows}, default=lambda array: array.tolist())
+    [told] = in_a_process(
+        """
+        import os
+        os.environ["JAX_ENABLE_X64"] = "1"
+        import json, keras, numpy as np, sys
+        from toolkit.optimizers import Adam
+        given, ends = json.loads(sys.argv[1]), []
+        for options in given["cases"]:
+            weights = [keras.Variable(np.array(w), dtype="float64") for w in given["start"]]
+            optimizer = Adam(0.01, **options)
+            for row in given["rows"]:
+                optimizer.apply([keras.ops.convert_to_tensor(np.array(g), "float64") for g in row], weights)
+            ends.append([keras.ops.convert_to_numpy(w).tolist() for w in weights])
+        print(json.dumps(ends, separators=(",", ":")))
+        """,
+        given,
+    )
+    for options, ours in zip(cases, json.loads(told), strict=True):
+        for w, e in zip(ours, by_hand(start, rows, learning_rate=0.01, **options).weights, strict=True):
+            np.testing.assert_allclose(w, e, rtol=0, atol=1e-12)
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="strategies are TensorFlow's")
-def test_mirrored_on_two_devices():
+@pytest.mark.parametrize("amsgrad", [False, True])  # True never takes the fused kernel, False does for the first weight
+def test_mirrored_on_two_devices(amsgrad):
     told = in_a_process(
         """
-        import numpy as np, tensorflow as tf
+        import sys, numpy as np, tensorflow as tf
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
         import keras
@@ -423,7 +515,7 @@ def test_mirrored_on_two_devices():
             keras.utils.set_random_seed(0)
             with strategy.scope():
                 model = keras.Sequential([keras.Input((300,)), keras.layers.Dense(256), keras.layers.Dense(1)])
-                optimizer = Adam(0.01, weight_decay=0.1, amsgrad=True, use_ema=True)
+                optimizer = Adam(0.01, weight_decay=0.1, amsgrad=sys.argv[1] == "True", use_ema=True)
                 model.compile(optimizer, "mse", jit_compile=False)
             model.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0)
             return model.get_weights()
@@ -433,7 +525,8 @@ def test_mirrored_on_two_devices():
         for a, b in zip(one, two):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
         print("same")
-        """
+        """,
+        str(amsgrad),
     )
     assert told[-1] == "same"
 

@@ -302,6 +302,34 @@ def test_loss_scale_optimizer():
 
 
 @pytest.mark.every_backend
+@pytest.mark.parametrize("jit", JIT)
+def test_loss_scale_optimizer_in_float16(jit):
+    """It learns; and a batch whose gradients are no float16 leaves everything as it was but for the scale."""
+    x, y = data()
+    keras.utils.set_random_seed(0)
+    policy = keras.DTypePolicy("mixed_float16")
+    layers = [keras.layers.Dense(8, "tanh", dtype=policy), keras.layers.Dense(2, dtype=policy)]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    optimizer = keras.optimizers.LossScaleOptimizer(Adam(0.03, weight_decay=0.01), initial_scale=1024.0)
+    model.compile(optimizer, "mse", jit_compile=jit)
+    losses = fit(model, x, y, 8, epochs=16)
+    assert losses[-1] < 0.25 * losses[0]
+    assert float(ops.convert_to_numpy(optimizer.dynamic_scale)) == 1024  # no step was left out so far
+
+    def state():
+        return [ops.convert_to_numpy(v).copy() for v in (*model.weights, *optimizer.inner_optimizer.variables)]
+
+    before = state()
+    model.train_on_batch(x[:8], 1e4 * y[:8])
+    assert float(ops.convert_to_numpy(optimizer.dynamic_scale)) == 512
+    for a, b in zip(before, state(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    model.train_on_batch(x[:8], y[:8])
+    assert int(optimizer.iterations) == 16 * 6 + 1
+    assert all(np.isfinite(weight).all() for weight in state())
+
+
+@pytest.mark.every_backend
 def test_compile_by_config():
     """A config that names the class brings it back, as `clone` and `from_config` do."""
     model = small_model(Adam(0.03, beta_1=0.5))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from toolkit.optimizers.kernels import Plans, Rows, Rule, Scalars, Slot, kernel
@@ -47,8 +48,10 @@ class Adam(keras.optimizers.Optimizer):
     1e-8 is 0), and float64 where weights are float64.
 
     With `gradient_accumulation_steps=N`, N calls of `apply` (micro-batches) make one step, with the mean of their
-    gradients. Everything counts steps: `iterations`, schedules, bias correction, moving averages. `flush()` applies a
-    window that is not full; `fit` does so when it ends.
+    gradients: the sum over the window, divided by its micro-batches, where one without a gradient for a variable counts
+    as 0 for it. A variable without gradient in the whole window stays as it is, with its moments. Everything counts
+    steps: `iterations`, schedules, bias correction, moving averages. `flush()` applies a window that is not full; `fit`
+    does so when it ends.
 
     Args:
         learning_rate: α; a number, a `LearningRateSchedule`, or a function without arguments.
@@ -116,24 +119,21 @@ class Adam(keras.optimizers.Optimizer):
         super().__init__(
             # The base class would keep it in float32, 2e-8 off, and changed on its way to disk and back.
             learning_rate=(lambda: learning_rate) if in_double else learning_rate,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
+            weight_decay=_optional("weight_decay", weight_decay, "0 or more", lambda x: x >= 0),
+            clipnorm=_optional("clipnorm", clipnorm, "above 0", lambda x: x > 0),
+            clipvalue=_optional("clipvalue", clipvalue, "above 0", lambda x: x > 0),
+            global_clipnorm=_optional("global_clipnorm", global_clipnorm, "above 0", lambda x: x > 0),
             use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
+            ema_momentum=_number("ema_momentum", ema_momentum, "in [0, 1]", lambda x: 0 <= x <= 1),
+            ema_overwrite_frequency=_whole("ema_overwrite_frequency", ema_overwrite_frequency, 1),
+            loss_scale_factor=_optional("loss_scale_factor", loss_scale_factor, "above 0", lambda x: x > 0),
+            gradient_accumulation_steps=_whole("gradient_accumulation_steps", gradient_accumulation_steps, 2),
             name=name,
             **kwargs,
         )
         self.beta_1 = _number("beta_1", beta_1, "in [0, 1)", lambda x: 0 <= x < 1)
         self.beta_2 = _number("beta_2", beta_2, "in [0, 1)", lambda x: 0 <= x < 1)
         self.epsilon = _number("epsilon", epsilon, "above 0", lambda x: x > 0)
-        self.weight_decay: float | None = (
-            None if weight_decay is None else _number("weight_decay", weight_decay, "0 or more", lambda x: x >= 0)
-        )
         self.amsgrad = bool(amsgrad)
         self.weight_decay_mode = _choice("weight_decay_mode", weight_decay_mode, ("decoupled", "coupled"))
         self.decay_biases_and_norms = bool(decay_biases_and_norms)
@@ -148,6 +148,7 @@ class Adam(keras.optimizers.Optimizer):
                 "sparse_updates is 'lazy', but with gradient_accumulation_steps gradients are held dense: use 'exact'."
             )
         self._plans = Plans()
+        self._counts: Any = None  # with accumulation, see `build`
         if in_double:
             self._learning_rate: Any = self.add_variable(
                 (),
@@ -171,8 +172,11 @@ class Adam(keras.optimizers.Optimizer):
         self._largest_second_moments = moments[2] if self.amsgrad else [None] * len(var_list)
         self._state_types = tuple(sorted({m.dtype for m in self._first_moments if m is not None}))
         if self.gradient_accumulation_steps:
-            self._held = self.add_variable((), dtype="int", aggregation="only_first_replica", name="held_micro_batches")
-            self._held_indices = tuple(range(len(var_list)))
+            # How many the open window has, then how many of them had a gradient for each variable: zeros that are held
+            # do not tell, and which variables had one must outlive graphs, of which each knows its own, and processes.
+            self._counts = self.add_variable(
+                (1 + len(var_list),), dtype="int", aggregation="only_first_replica", name="held_micro_batches"
+            )
 
     def add_variable(self, shape: Any, initializer: Any = "zeros", dtype: Any = None, **kwargs: Any) -> Any:
         """As in the base class, but nothing is kept in half precision: there a moving average does not move."""
@@ -201,23 +205,38 @@ class Adam(keras.optimizers.Optimizer):
         if not self.gradient_accumulation_steps:
             self._update(grads, trainable_variables)
             return
-        self._held_indices = tuple(self._get_variable_index(v) for v in trainable_variables)
-        accumulators = [self._accumulated_gradients[i] for i in self._held_indices]
-        self._backend_increment_gradient_accumulators(grads, accumulators)
-        self._held.assign_add(1)
-        self._when(ops.equal(self._held, self.gradient_accumulation_steps), self._apply_window)
+        given = [self._get_variable_index(v) for v in trainable_variables]
+        self._backend_increment_gradient_accumulators(grads, [self._accumulated_gradients[i] for i in given])
+        counts = np.bincount([0, *(1 + i for i in given)], minlength=self._counts.shape[0])
+        self._counts.assign_add(ops.convert_to_tensor(counts, self._counts.dtype))
+        full = ops.equal(self._held, self.gradient_accumulation_steps)
+        self._when(full, lambda: self._apply_window(given))
         # The base class adds 1 after every call, but only an update counts.
         self._iterations.assign_sub(1)
 
-    def _apply_window(self) -> None:
-        """One step with the mean of the gradients that are held."""
-        accumulators = [self._accumulated_gradients[i] for i in self._held_indices]
-        means = [a / ops.cast(self._held, a.dtype) for a in accumulators]
-        self._update(means, [self._trainable_variables[i] for i in self._held_indices])
+    @property
+    def _held(self) -> Any:
+        """Micro-batches in the open window."""
+        return self._counts[0]
+
+    def _apply_window(self, given: Sequence[int] = ()) -> None:
+        """One step with the mean of what is held, for each variable that has some; those of `given` have, for sure."""
+        others = sorted({*range(len(self._trainable_variables))} - {*given})
+        counts = kernel().known(self._counts) if others else []
+        if counts is not None:  # else Python does not know, and the graph decides
+            others = [i for i in others if counts[1 + i]]
+        variables = [self._trainable_variables[i] for i in (*given, *others)]
+        accumulators = [self._accumulated_gradients[i] for i in (*given, *others)]
+        conditions = [] if counts is not None else [ops.greater(self._counts[1 + i], 0) for i in others]
+        self._update([a / ops.cast(self._held, a.dtype) for a in accumulators], variables, conditions)
+        for i, variable in enumerate(variables[len(given) :]):  # the base class does so for `given`
+            if getattr(variable, "constraint", None) is not None:
+                constrain = functools.partial(_constrain, variable)
+                self._when(conditions[i], constrain, [variable]) if conditions else constrain()
         for accumulator in self._accumulated_gradients:
             if accumulator is not None:
                 accumulator.assign(ops.zeros(accumulator.shape, accumulator.dtype))
-        self._held.assign(0)
+        self._counts.assign(ops.zeros(self._counts.shape, self._counts.dtype))
         self._iterations.assign_add(1)
 
     def flush(self) -> None:
@@ -226,30 +245,33 @@ class Adam(keras.optimizers.Optimizer):
         Does nothing without accumulation. On JAX, within `fit`, the state lives outside the variables: call
         `model.jax_state_sync()` before, or `flush` between two calls of `fit`.
         """
-        if not self.gradient_accumulation_steps or not self.built:
-            return
-
-        def apply_and_constrain() -> None:
-            self._apply_window()
-            for variable in self._trainable_variables:
-                if getattr(variable, "constraint", None) is not None:
-                    variable.assign(variable.constraint(variable))
-
-        self._when(ops.greater(self._held, 0), apply_and_constrain)
+        if self.gradient_accumulation_steps and self.built:
+            self._when(ops.greater(self._held, 0), self._apply_window)
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """What `fit` calls at its end: flush, then put the moving averages in the weights' place."""
         self.flush()
         super().finalize_variable_values(var_list)
 
-    def _when(self, condition: Any, action: Any) -> None:
-        kernel().when(condition, action, [*self._trainable_variables, *self.variables])
+    def _when(self, condition: Any, action: Any, variables: Sequence[Any] | None = None) -> None:
+        """Run `action`, which changes nothing but `variables`, if `condition` holds."""
+        kernel().when(condition, action, variables or [*self._trainable_variables, *self.variables])
 
     # --- one step ----------------------------------------------------------------------------------------------------
 
-    def _update(self, grads: Sequence[Any], trainable_variables: Sequence[Any]) -> None:
+    def _update(self, grads: Sequence[Any], trainable_variables: Sequence[Any], conditions: Sequence[Any] = ()) -> None:
+        """One step; each of the last variables takes it only if its condition holds (its gradient is 0 if not)."""
+        numbers = self._numbers()
+        certain = len(grads) - len(conditions)
         grads = self._clip_gradients(grads)
-        self._backend_update_step(grads, trainable_variables, self._numbers())
+        self._backend_update_step(grads[:certain], trainable_variables[:certain], numbers)
+        rest = zip(grads[certain:], trainable_variables[certain:], conditions, strict=True)
+        for gradient, variable, condition in rest:
+            step = functools.partial(self._backend_update_step, [gradient], [variable], numbers)
+            i = self._get_variable_index(variable)
+            columns = (self._first_moments, self._second_moments, self._largest_second_moments)
+            moments = [column[i] for column in columns if column[i] is not None]
+            self._when(condition, step, [variable, *moments])
         if self.use_ema:
             self._update_model_variables_moving_average(self._trainable_variables)
             if self.ema_overwrite_frequency:
@@ -379,6 +401,20 @@ def _number(argument: str, value: Any, rule: str, holds: Any) -> float:
     if not math.isfinite(number) or not holds(number):
         raise ValueError(f"{argument} must be a finite number {rule}, but it is {value!r}.")
     return number
+
+
+def _optional(argument: str, value: Any, rule: str, holds: Any) -> float | None:
+    return None if value is None else _number(argument, value, rule, holds)
+
+
+def _whole(argument: str, value: Any, least: int) -> int | None:
+    if value is None:
+        return None
+    return int(_number(argument, value, f"that is whole and {least} or more", lambda x: x >= least and x == int(x)))
+
+
+def _constrain(variable: Any) -> None:
+    variable.assign(variable.constraint(variable))
 
 
 def _choice(argument: str, value: Any, choices: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@
 - `update(slots, rule, scalars, plans)`: one step of every slot, in place.
 - `call(function, arguments, key, plans)`: `function(*arguments)`; eagerly the backend may keep it compiled, by `key`.
 - `when(condition, action, variables)`: run `action`, which changes nothing but `variables`, if `condition` holds.
+- `known(variable)`: the values of one axis as numbers of Python, or None where a graph is being made.
 - `overwrite(variables, values)`: θ ← value, never sharing memory with it.
 
 All compute in the type of the moments, which is at least float32. `scalars` maps that type to the numbers of a step,

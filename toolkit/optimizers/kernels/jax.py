@@ -80,6 +80,12 @@ def when(condition: Any, action: Callable[[], None], variables: Sequence[Any]) -
         variable.assign(value)
 
 
+def known(variable: Any) -> list[Any] | None:
+    """The values of one axis as numbers of Python, or None where a graph is being made."""
+    value = variable.value
+    return None if isinstance(value, jax.core.Tracer) else list(value.tolist())
+
+
 def overwrite(variables: Sequence[Any], values: Sequence[Any]) -> None:
     """Give each variable a value, never memory that is shared with it."""
     # A copy: Keras's `fit` donates every buffer to the next step, and one that is there twice ends in a crash.

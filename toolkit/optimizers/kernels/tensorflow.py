@@ -198,6 +198,11 @@ def when(condition: Any, action: Callable[[], None], variables: Sequence[Any]) -
     keras.ops.cond(condition, action, lambda: None)
 
 
+def known(variable: Any) -> list[Any] | None:
+    """The values of one axis as numbers of Python, or None where a graph is being made."""
+    return list(keras.ops.convert_to_numpy(variable)) if tf.executing_eagerly() else None
+
+
 def overwrite(variables: Sequence[Any], values: Sequence[Any]) -> None:
     """Give each variable a value, never memory that is shared with it."""
     # Through the strategy that made the variable: outside of its replicas it writes every copy.

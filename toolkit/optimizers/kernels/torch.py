@@ -224,6 +224,11 @@ def when(condition: Any, action: Callable[[], None], variables: Sequence[Any]) -
     keras.ops.cond(condition, action, lambda: None)
 
 
+def known(variable: Any) -> list[Any] | None:
+    """The values of one axis as numbers of Python, or None where a graph is being made."""
+    return list(variable.value.tolist())
+
+
 def overwrite(variables: Sequence[Any], values: Sequence[Any]) -> None:
     """Give each variable a value, never memory that is shared with it."""
     for variable, value in zip(variables, values, strict=True):
