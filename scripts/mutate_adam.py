@@ -705,7 +705,7 @@ VARIANTS = [
         "state_not_loaded",
         "a loaded optimizer starts anew",
         ADAM,
-        [("            variable.assign(given[key])", "            ...")],
+        [("            variable.assign(store[key])", "            ...")],
     ),
     Variant(
         "any_state_is_loaded",
