@@ -275,11 +275,17 @@ HEADERS = {
     "a name of a million letters": (safetensors(renamed("logits/bias", "x" * 10**6), DATA), "too much x+…"),
     "empty tensors up to the limit": (safetensors(files.many_tensors(arrays.MAX_HEADER)), "has too much 0+, 0+1"),
     "empty tensors, 100 MB": (safetensors(files.many_tensors(100 * 2**20)), "header is longer"),
-    "types of nothing": (safetensors({"__metadata__": {"types": '{"a": "bfloat16"}'}, **FULL}, DATA), "no tensor a"),
-    "types that are a list": (safetensors({"__metadata__": {"types": "[1]"}, **FULL}, DATA), "types that are unknown"),
-    "deep types": (safetensors({"__metadata__": {"types": files.deep()}, **FULL}, DATA), "recursion"),
+    "types of nothing": (
+        safetensors({"__metadata__": {"notes": '{"types": {"a": "bfloat16"}}'}, **FULL}, DATA),
+        "no tensor a",
+    ),
+    "types that are a list": (
+        safetensors({"__metadata__": {"notes": '{"types": [1]}'}, **FULL}, DATA),
+        "types that are unknown",
+    ),
+    "deep types": (safetensors({"__metadata__": {"notes": files.deep()}, **FULL}, DATA), "recursion"),
     "a type that does not fit": (
-        safetensors({"__metadata__": {"types": '{"hidden/bias": "bfloat16"}'}, **FULL}, DATA),
+        safetensors({"__metadata__": {"notes": '{"types": {"hidden/bias": "bfloat16"}}'}, **FULL}, DATA),
         "hidden/bias is no bfloat16",
     ),
     "NaN": (safetensors(FULL, DATA[:2376] + np.float32("nan").tobytes()), "hold NaN in logits/bias"),

@@ -1,5 +1,7 @@
 import json
 import struct
+import subprocess
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -28,6 +30,19 @@ def test_every_type_comes_back_as_it_went(tmp_path):
         np.testing.assert_array_equal(read[key], value)
 
 
+def test_the_same_arrays_give_the_same_bytes(tmp_path):
+    arrays_, about = {"b": np.ones(2), "a": np.zeros(3, ml_dtypes.bfloat16)}, {"step": "12", "epoch": "3"}
+    code = (
+        "import sys, ml_dtypes, numpy as np; from pathlib import Path; from toolkit.runs import arrays; "
+        "arrays.save(Path(sys.argv[1]), {'a': np.zeros(3, ml_dtypes.bfloat16), 'b': np.ones(2)}, "
+        "about={'epoch': '3', 'step': '12'})"
+    )
+    arrays.save(tmp_path / "one.safetensors", arrays_, about=about)
+    for name in ("two", "three"):  # another process has another order of what is hashed
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / f"{name}.safetensors")], check=True)
+        assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / f"{name}.safetensors").read_bytes()
+
+
 def test_a_failed_save_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "a.safetensors"
     arrays.save(path, {"a": np.ones(2)})
@@ -49,10 +64,21 @@ def _with_header(header):
         b"\x80\x04K\x01.",  # a pickle
         struct.pack("<Q", 2**60) + b"{}",
         _with_header({"a": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}}),
-        _with_header({"__metadata__": {"types": "no json"}}),
-        _with_header({"__metadata__": {"types": '{"a": "bfloat16"}'}}),
+        _with_header({"__metadata__": {"notes": "no json"}}),
+        _with_header({"__metadata__": {"notes": '{"types": {"a": "bfloat16"}}'}}),
+        _with_header({"__metadata__": {"notes": "[1]"}}),
+        _with_header({"__metadata__": {"notes": '{"about": {"epoch": 1}}'}}),
     ],
-    ids=["empty", "pickle", "huge header", "claims more than it holds", "bad types", "type of a missing tensor"],
+    ids=[
+        "empty",
+        "pickle",
+        "huge header",
+        "claims more than it holds",
+        "bad notes",
+        "type of a missing tensor",
+        "notes that are a list",
+        "a text that is a number",
+    ],
 )
 def test_a_file_that_is_not_ours_is_told(tmp_path, content):
     path = tmp_path / "a.safetensors"

@@ -24,7 +24,8 @@ from toolkit.runs.files import atomic_path, not_written, sync_file
 SUFFIX = ".safetensors"
 MAX_HEADER = 8 * 2**20  # bytes: names, types and shapes of some 60,000 tensors
 
-_TYPES = "types"
+# One text for all: of several, the library writes sometimes one first and sometimes another.
+_NOTES = "notes"
 # Bytes of a number of each type that NumPy has.
 _SIZES = {
     **dict.fromkeys(("BOOL", "U8", "I8"), 1),
@@ -66,7 +67,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], *, about: Mapp
             types[key] = "bfloat16"
             value = value.view(np.uint16)
         plain[key] = value
-    save_file(plain, path, metadata={**(about or {}), _TYPES: json.dumps(types)})
+    save_file(plain, path, metadata={_NOTES: json.dumps({"types": types, "about": dict(about or {})}, sort_keys=True)})
     sync_file(path)
 
 
@@ -104,9 +105,7 @@ def about(path: Path) -> dict[str, str]:
         ToolkitError: there is no such file, or it is no safetensors file.
     """
     with _opened(path) as file:
-        found = dict(file.metadata() or {})
-        found.pop(_TYPES, None)
-    return found
+        return _notes(file)[1]
 
 
 def load(path: Path, *, only: Collection[str] | None = None) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:
@@ -119,8 +118,7 @@ def load(path: Path, *, only: Collection[str] | None = None) -> tuple[dict[str, 
         ToolkitError: there is no such file, it is no safetensors file, or what is wanted is larger than the memory.
     """
     with _opened(path) as file:
-        about = dict(file.metadata() or {})
-        types = _types(about)
+        types, about = _notes(file)
         names = [key for key in file.keys() if only is None or key in only]  # noqa: SIM118 - no mapping
         needed = sum(_bytes(key, file.get_slice(key)) for key in names)
         if needed > _memory():
@@ -175,12 +173,15 @@ def _each_once(pairs: list[tuple[str, Any]]) -> None:
         raise ValueError("a name stands in it twice")
 
 
-def _types(about: dict[str, str]) -> set[str]:
-    """The tensors that are bfloat16, taken out of `about`."""
-    types = json.loads(about.pop(_TYPES, "{}"))
+def _notes(file: Any) -> tuple[set[str], dict[str, str]]:
+    """The tensors that are bfloat16, and the texts beside them."""
+    notes = json.loads((file.metadata() or {}).get(_NOTES, "{}"))
+    types, about = (notes.get(name, {}) if isinstance(notes, dict) else None for name in ("types", "about"))
     if not isinstance(types, dict) or any(name != "bfloat16" for name in types.values()):
         raise ValueError("it gives tensors types that are unknown")
-    return set(types)
+    if not isinstance(about, dict) or not all(isinstance(text, str) for text in about.values()):
+        raise ValueError("it says of itself what is no text")
+    return set(types), about
 
 
 def _bytes(key: str, tensor: Any) -> int:
