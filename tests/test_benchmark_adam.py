@@ -36,6 +36,7 @@ def benchmark(repository: Path, tmp_path: Path):
     return run
 
 
+@pytest.mark.long
 def test_every_contender_of_every_case_takes_adams_steps(benchmark, tmp_path: Path):
     results, printed = benchmark("--plot", str(tmp_path / "plot.png"))
     assert results["mode"] == "cases"
@@ -79,6 +80,7 @@ def _ms(results: dict[str, Any], where: dict[str, Any], name: str) -> float:
     return float(row["ms"])
 
 
+@pytest.mark.long
 def test_sweep_fits_an_exponent_to_each_line(benchmark, tmp_path: Path):
     results, _ = benchmark("--sweep", "--plot", str(tmp_path / "plot.png"))
     assert [(row["name"], row["parameters"]) for row in results["measurements"]] == [
@@ -95,6 +97,7 @@ def test_sweep_fits_an_exponent_to_each_line(benchmark, tmp_path: Path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from Linux's /proc")
 def test_memory_counts_two_floats_of_state_per_parameter_and_three_with_amsgrad(benchmark):
     results, _ = benchmark("--memory")
@@ -109,6 +112,7 @@ def test_memory_counts_two_floats_of_state_per_parameter_and_three_with_amsgrad(
         assert row["temporary"] == pytest.approx(row["growth"] - row["state"])
 
 
+@pytest.mark.long
 def test_fit_times_the_model_of_a_recipe(benchmark):
     results, _ = benchmark("--fit", "--cases", "mnist_cnn")
     assert [(row["case"], row["name"], row["distance"]) for row in results["measurements"]] == [
