@@ -80,7 +80,7 @@ def use_trainer(monkeypatch):
     """Makes every sitting run TRAINER, with a statement that spoils what a resume brings back."""
 
     def use(fault="pass"):
-        command = (verify_resume.sys.executable, "-c", TRAINER.replace("FAULT", fault))
+        command = (sys.executable, "-c", TRAINER.replace("FAULT", fault))
         monkeypatch.setattr(verify_resume, "COMMAND", command)
 
     return use
