@@ -7,6 +7,7 @@ import importlib.util
 import json
 import random
 import shutil
+import sys
 
 import numpy as np
 import pytest

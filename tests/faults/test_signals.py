@@ -28,8 +28,10 @@ ENDLESS = 10_000
 
 
 def toolkit(*arguments, before=""):
-    """The console command, after some Python."""
-    return [sys.executable, "-P", "-c", f"{before}\nfrom toolkit.cli import main\nmain()", *map(str, arguments)]
+    """The console command, after some Python; heeding SIGHUP, though the tests may run under `nohup`."""
+    heed = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    code = f"{heed}\n{before}\nfrom toolkit.cli import main\nmain()"
+    return [sys.executable, "-P", "-c", code, *map(str, arguments)]
 
 
 def start(*arguments, before="", **options):
