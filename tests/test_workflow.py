@@ -113,12 +113,14 @@ def test_it_learns_and_the_figures_are_those_of_the_predictions(trained):
 
 
 @every_backend
-def test_the_kept_weights_are_those_of_the_best_validation_and_of_the_last(trained, tmp_path):
+def test_the_kept_weights_are_those_of_the_best_validation_and_of_the_last(trained, tmp_path, capsys):
     run = shutil.copytree(trained, tmp_path / "run")
     losses = [row["val_loss"] for row in rows_of(run) if row["kind"] == "epoch"]
     assert workflow.evaluate(run, split="validation").loss == pytest.approx(min(losses), rel=1e-4)
     assert workflow.evaluate(run, split="validation", weights="last").loss == pytest.approx(losses[-1], rel=1e-4)
+    capsys.readouterr()
     workflow.evaluate(run, weights="last")
+    assert "weights of the last epoch" in capsys.readouterr().out
     figures = {path.name for path in run.glob("evaluation*")}
     assert figures == {
         "evaluation.json",

@@ -253,6 +253,8 @@ def evaluate(
     from toolkit.evaluation.table import class_table, summary_table
 
     part = data.splits[split]
+    if weights != "best":
+        run.say(f"weights of the {weights} epoch")
     evaluation = evaluate(
         model,
         objective,
