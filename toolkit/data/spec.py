@@ -36,8 +36,10 @@ class DataSpec:
         kind: what an example is; it fixes the keys of a batch (`image`; `samples`, `lengths`; `tokens`).
         shape: of one element: `(height, width, channels)` for images, `(None,)` for audio and text.
         dtype: of one element as the model receives it: uint8 images, float32 samples, int32 tokens.
-        class_names: position is the label.
-        vocabulary: position is the token; 0 is padding, 1 an unknown word. Empty but for text.
+        class_names: position is the label. Empty where the task is transcription.
+        vocabulary: of texts: position is the token; 0 is padding, 1 an unknown word. Of transcripts: entry i is the
+            unit with the label i + 1; the label 0 is CTC's blank and the padding, and stands for nothing. Else empty.
+        units: what a transcript is written in, a label for each. None but for transcription.
         sample_rate: in Hz. None but for audio.
         lengths: bucket edges, rising: a batch is padded to the first edge that holds its longest example. Text
             longer than the last edge is cut; audio never is (predict rounds up to a multiple of the last edge).
@@ -50,6 +52,7 @@ class DataSpec:
     dtype: str
     class_names: _Tuple[str]
     vocabulary: _Tuple[str] = ()
+    units: Literal["characters", "words"] | None = None
     sample_rate: int | None = None
     lengths: _Tuple[int] = ()
     examples: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -68,6 +71,11 @@ class DataSpec:
                 "smaller number."
             )
         return text
+
+    @property
+    def outputs(self) -> int:
+        """How many logits a model gives: one per class, or one per unit of the vocabulary and one for the blank."""
+        return len(self.class_names) if self.task == "classification" else len(self.vocabulary) + 1
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "data_spec.json") -> DataSpec:
@@ -111,17 +119,21 @@ class DataSpec:
 
     def _faults(self) -> Iterator[str]:
         """The fields with a value that `load` gives to no data of this kind, or beyond all that can be computed."""
-        image, text = self.kind == "image", self.kind == "text"
+        image, text, spoken = self.kind == "image", self.kind == "text", self.task == "transcription"
         sides = [side or 0 for side in self.shape]
         sized = len(sides) == 3 and min(sides) > 0 and math.prod(sides) <= MAX_IMAGE
         if not (sized if image else self.shape == (None,)):
             yield "shape"
         if self.dtype != {"image": "uint8", "audio": "float32", "text": "int32"}[self.kind]:
             yield "dtype"
-        if not self.class_names:
+        if spoken and self.kind != "audio":
+            yield "task"
+        if bool(self.class_names) == spoken:
             yield "class_names"
-        if (len(self.vocabulary) > 1) != text:
+        if (len(self.vocabulary) > (0 if spoken else 1)) != (text or spoken):
             yield "vocabulary"
+        if (self.units is not None) != spoken:
+            yield "units"
         if (self.sample_rate is not None) != (self.kind == "audio") or not 0 < (self.sample_rate or 1) <= MAX_RATE:
             yield "sample_rate"
         rising = all(a < b for a, b in itertools.pairwise((0, *self.lengths)))
