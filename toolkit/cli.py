@@ -71,6 +71,16 @@ def _backend_option(command: F) -> F:
     )(command)
 
 
+def _beam_option(command: F) -> F:
+    return click.option(
+        "--beam-width",
+        type=click.IntRange(1, 1000),
+        default=1,
+        show_default=True,
+        help="Of speech to text: beginnings of a text that are followed while it is decoded; 1 is greedy.",
+    )(command)
+
+
 def _set_option(command: F) -> F:
     return click.option(
         "--set",
@@ -132,11 +142,12 @@ def train(
     "--weights", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which epoch's."
 )
 @_backend_option
-def evaluate(run_dir: Path, split: str, weights: Literal["best", "last"], backend: str | None) -> None:
+@_beam_option
+def evaluate(run_dir: Path, split: str, weights: Literal["best", "last"], backend: str | None, beam_width: int) -> None:
     """Measure the weights that the run in RUN_DIR kept."""
     from toolkit import workflow
 
-    workflow.evaluate(run_dir, split=split, weights=weights, backend=backend)
+    workflow.evaluate(run_dir, split=split, weights=weights, backend=backend, beam_width=beam_width)
 
 
 @cli.command()
@@ -145,13 +156,21 @@ def evaluate(run_dir: Path, split: str, weights: Literal["best", "last"], backen
 @click.option("--text", "texts", multiple=True, metavar="TEXT", help="A text to answer, in place of files. Repeatable.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the answers to this CSV file.")
 @_backend_option
+@_beam_option
 def predict(
-    run_dir: Path, files: Sequence[Path], texts: Sequence[str], output: Path | None, backend: str | None
+    run_dir: Path,
+    files: Sequence[Path],
+    texts: Sequence[str],
+    output: Path | None,
+    backend: str | None,
+    beam_width: int,
 ) -> None:
     """Answer FILES (or folders of files, or texts) with the model of the run in RUN_DIR."""
     from toolkit import workflow
 
-    workflow.predict(run_dir, files=list(files), texts=list(texts), output=output, backend=backend)
+    workflow.predict(
+        run_dir, files=list(files), texts=list(texts), output=output, backend=backend, beam_width=beam_width
+    )
 
 
 @cli.command("verify-resume")

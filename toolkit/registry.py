@@ -30,6 +30,7 @@ SHIPPED: dict[str, dict[str, str]] = {
         "simple_cnn": "toolkit.models.simple_cnn:simple_cnn",
         "cat_dog_cnn": "toolkit.models.cat_dog_cnn:cat_dog_cnn",
         "speech_lstm": "toolkit.models.speech_lstm:speech_lstm",
+        "speech_ctc": "toolkit.models.speech_ctc:speech_ctc",
         "text_transformer": "toolkit.models.text_transformer:text_transformer",
     },
     "optimizers": {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from toolkit.data.load import Data
     from toolkit.evaluation.evaluate import Evaluation
     from toolkit.evaluation.predict import Prediction
+    from toolkit.evaluation.transcripts import Transcription, Transcripts
     from toolkit.tasks.objective import Objective
     from toolkit.training.feed import Feed
     from toolkit.training.loop import Outcome
@@ -51,9 +53,12 @@ def read_data(
     config: RunConfig, report: Callable[[str], None], *, splits: Sequence[str] = SPLITS, spec: DataSpec | None = None
 ) -> Data:
     """The examples of `splits`."""
+    from toolkit import registry
     from toolkit.data.load import load
 
-    options = config.data.options
+    options, model = config.data.options, config.model
+    count = getattr(registry.resolve("models", model.name), "frames", None)
+    frames = functools.partial(count, **model.arguments) if count else None
     return load(
         config.data.source.name,
         config.data.source.arguments,
@@ -62,6 +67,8 @@ def read_data(
         vocabulary_size=options.vocabulary_size,
         max_tokens=options.max_tokens,
         buckets=options.buckets,
+        transcript_units=options.transcript_units,
+        frames=frames,
         max_bad_fraction=options.max_bad_fraction,
         cache=options.cache,
         splits=splits,
@@ -101,11 +108,31 @@ def build_model(config: RunConfig, spec: DataSpec, model: Any = None) -> Any:
     return build(config.model.name, config.model.arguments, spec, precision=config.training.precision)
 
 
-def objective(config: RunConfig, spec: DataSpec) -> Objective:
+def objective(config: RunConfig, spec: DataSpec, *, beam_width: int = 1) -> Objective:
     """What the task of the data means for loss, metrics and reading outputs."""
     from toolkit.tasks.objective import objective
 
-    return objective(spec, label_smoothing=config.training.label_smoothing)
+    return objective(spec, label_smoothing=config.training.label_smoothing, beam_width=beam_width)
+
+
+def check_task(config: RunConfig, spec: DataSpec) -> None:
+    """Refuse what `training` asks for and the task of the data does not have."""
+    if spec.task == "classification":
+        return
+    training = config.training
+    watched = {"best_metric": training.best_metric}
+    for key in ("early_stopping", "plateau"):
+        if options := getattr(training, key):
+            watched[f"{key}.monitor"] = options.monitor
+    for key, metric in watched.items():
+        if metric.endswith("accuracy"):
+            raise ToolkitError(
+                f"training.{key} is {metric}, but the data is for {spec.task}, which has no accuracy: use val_loss."
+            )
+    if training.class_weights is not None:
+        raise ToolkitError(
+            f"training.class_weights is set, but the data is for {spec.task}, which has no classes: remove it."
+        )
 
 
 def feed(config: RunConfig, data: Data) -> Feed:
@@ -245,28 +272,33 @@ def load_weights(model: Any, directory: Path, name: str = runs.WEIGHTS) -> None:
 
 
 def evaluate(
-    model: Any, objective: Objective, config: RunConfig, data: Data, split: str, run: Run, *, weights: str = "best"
-) -> Evaluation:
+    model: Any,
+    objective: Objective,
+    config: RunConfig,
+    data: Data,
+    split: str,
+    run: Run,
+    *,
+    weights: str = "best",
+    beam_width: int = 1,
+) -> Evaluation | Transcription:
     """Measure on one split, and write and say the figures."""
     from toolkit.data.batches import evaluation_batches
+    from toolkit.evaluation import table
     from toolkit.evaluation.evaluate import evaluate
-    from toolkit.evaluation.table import class_table, summary_table
+    from toolkit.evaluation.transcripts import evaluate as evaluate_transcripts
 
     part = data.splits[split]
     if weights != "best":
         run.say(f"weights of the {weights} epoch")
-    evaluation = evaluate(
-        model,
-        objective,
-        evaluation_batches(part, data.spec, batch_size=config.data.options.evaluation_batch_size),
-        labels=part.labels,
-        ids=part.ids,
-        class_names=data.spec.class_names,
-        directory=run.directory,
-        split=split,
-        weights=weights,
-    )
-    run.say(summary_table(evaluation), class_table(evaluation))
+    batches = evaluation_batches(part, data.spec, batch_size=config.data.options.evaluation_batch_size)
+    to: dict[str, Any] = {"ids": part.ids, "directory": run.directory, "split": split, "weights": weights}
+    if part.texts is not None:
+        heard = evaluate_transcripts(model, objective, batches, texts=part.texts, beam_width=beam_width, **to)
+        run.say(table.transcription_table(heard), table.confusions_table(heard))
+        return heard
+    evaluation = evaluate(model, objective, batches, labels=part.labels, class_names=data.spec.class_names, **to)
+    run.say(table.summary_table(evaluation), table.class_table(evaluation))
     return evaluation
 
 
@@ -283,27 +315,37 @@ def read_inputs(spec: DataSpec, files: Sequence[Path], texts: Sequence[str]) -> 
 
 def answer(
     model: Any, objective: Objective, config: RunConfig, spec: DataSpec, inputs: Unlabelled, output: Path | None
-) -> Prediction:
+) -> Prediction | Transcripts:
     """Predict, and print the answers or write them to `output`."""
     from rich.console import Console
 
     from toolkit.evaluation.names import printable
-    from toolkit.evaluation.predict import Prediction, predict, refuse_existing, write_predictions
-    from toolkit.evaluation.table import predictions_table
+    from toolkit.evaluation.predict import Prediction, predict, refuse_existing, write_new
+    from toolkit.evaluation.table import predictions_table, transcripts_table
+    from toolkit.evaluation.transcripts import Transcripts, transcribe
 
     if output is not None:
         refuse_existing(output)
-    batches = inputs.batches(config.data.options.evaluation_batch_size)
-    probabilities = predict(model, objective, batches, ids=inputs.ids)
-    console = Console()
-    for bad in inputs.bad:
-        console.print(printable(f"left out {bad.id}: {bad.reason}"), markup=False, highlight=False, soft_wrap=True)
-    if output is None:
-        console.print(predictions_table(inputs.ids, probabilities, spec.class_names))
+    batches, ids = inputs.batches(config.data.options.evaluation_batch_size), inputs.ids
+    left_out = [(bad.id, bad.reason) for bad in inputs.bad]
+    found: Prediction | Transcripts
+    if spec.task == "transcription":
+        texts = transcribe(model, objective, batches, ids=ids)
+        found = Transcripts(ids, texts, left_out)
+        shown = transcripts_table(ids, texts)
     else:
-        write_predictions(output, inputs.ids, probabilities, spec.class_names)
-        console.print(f"{len(inputs.ids):,} answers are in {output}", markup=False, highlight=False, soft_wrap=True)
-    return Prediction(inputs.ids, probabilities, spec.class_names, [(bad.id, bad.reason) for bad in inputs.bad])
+        shares = predict(model, objective, batches, ids=ids)
+        found = Prediction(ids, shares, spec.class_names, left_out)
+        shown = predictions_table(ids, shares, spec.class_names)
+    console = Console()
+    for id, reason in left_out:
+        console.print(printable(f"left out {id}: {reason}"), markup=False, highlight=False, soft_wrap=True)
+    if output is None:
+        console.print(shown)
+    else:
+        write_new(output, found.to_csv())
+        console.print(f"{len(ids):,} answers are in {output}", markup=False, highlight=False, soft_wrap=True)
+    return found
 
 
 def read_spec(directory: Path) -> DataSpec:

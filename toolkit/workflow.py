@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from toolkit.data.load import Data
     from toolkit.evaluation.evaluate import Evaluation
     from toolkit.evaluation.predict import Prediction
+    from toolkit.evaluation.transcripts import Transcription, Transcripts
     from toolkit.training.feed import Feed
     from toolkit.training.loop import Outcome
 
@@ -113,6 +114,7 @@ def _train(
     run.say(f"run directory {run.directory}")
     stages.set_up(config)
     data = stages.load_data(config, run, spec=stages.read_spec(run.directory) if known else None)
+    stages.check_task(config, data.spec)
     model = stages.build_model(config, data.spec, model)
     stages.start_from(model, config, data.spec, run, resumed=known is not None)
     objective = stages.objective(config, data.spec)
@@ -146,13 +148,15 @@ def evaluate(
     split: str = "test",
     weights: Literal["best", "last"] = "best",
     backend: str | None = None,
+    beam_width: int = 1,
     model: Any = None,
-) -> Evaluation:
+) -> Evaluation | Transcription:
     """Measure weights that a run kept on one of its splits, and write table and pictures into its directory.
 
     Args:
         weights: of the best epoch, or of the last.
         backend: in place of the one that the run was trained on.
+        beam_width: of speech to text: how many beginnings of a text are followed while it is decoded; 1 is greedy.
         model: the Keras model, where the run was trained with one that its config does not name.
 
     Raises:
@@ -167,7 +171,8 @@ def evaluate(
         _check_same_data(data, split, run)
         model = stages.build_model(config, spec, model)
         stages.load_weights(model, run.directory, runs.KEPT[weights])
-        return stages.evaluate(model, stages.objective(config, spec), config, data, split, run, weights=weights)
+        objective = stages.objective(config, spec, beam_width=beam_width)
+        return stages.evaluate(model, objective, config, data, split, run, weights=weights, beam_width=beam_width)
 
 
 def predict(
@@ -177,13 +182,15 @@ def predict(
     texts: Sequence[str] = (),
     output: Path | None = None,
     backend: str | None = None,
+    beam_width: int = 1,
     model: Any = None,
-) -> Prediction:
+) -> Prediction | Transcripts:
     """A run's answers to files, folders of files, or texts; the run directory itself stays as it is.
 
     Args:
         output: a CSV file to write; None only returns and prints the answers.
         backend: in place of the one that the run was trained on.
+        beam_width: of speech to text: how many beginnings of a text are followed while it is decoded; 1 is greedy.
         model: the Keras model, where the run was trained with one that its config does not name.
 
     Raises:
@@ -195,7 +202,7 @@ def predict(
     inputs = stages.read_inputs(spec, files, texts)
     model = stages.build_model(config, spec, model)
     stages.load_weights(model, directory)
-    return stages.answer(model, stages.objective(config, spec), config, spec, inputs, output)
+    return stages.answer(model, stages.objective(config, spec, beam_width=beam_width), config, spec, inputs, output)
 
 
 def _write_start(config: RunConfig, data: Data, model: Any, run: Run, *, total_steps: int, limit: int | None) -> None:

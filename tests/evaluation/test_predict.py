@@ -9,7 +9,7 @@ import pytest
 from scipy.special import softmax
 
 from toolkit.errors import RunFailed, ToolkitError
-from toolkit.evaluation.predict import Prediction, predict, refuse_existing, write_predictions
+from toolkit.evaluation.predict import Prediction, predict, refuse_existing, write_new
 
 
 @pytest.mark.every_backend
@@ -44,7 +44,7 @@ def test_nothing_to_predict_is_said(noisy):
 def test_table_of_predictions(tmp_path):
     ids = ["a,b.png", 'c"d".png', "e\nf.png", "猫.png", "[red]x.png"]
     shares = softmax(np.random.default_rng(0).normal(size=(5, 3)), axis=1)
-    write_predictions(tmp_path / "table.csv", ids, shares, ("cat", "dog", "file"))
+    write_new(tmp_path / "table.csv", Prediction(ids, shares, ("cat", "dog", "file")).to_csv())
     table = pandas.read_csv(tmp_path / "table.csv")
     assert list(table) == ["file", "answer", "probability", "p(cat)", "p(dog)", "p(file)"]
     assert list(table["file"]) == ids
@@ -58,7 +58,7 @@ def test_an_existing_table_is_never_overwritten(tmp_path):
     path.write_text("mine")
     for refuse in (
         lambda: refuse_existing(path),
-        lambda: write_predictions(path, ["a"], np.array([[1.0, 0.0]]), ("x", "y")),
+        lambda: write_new(path, "theirs"),
     ):
         with pytest.raises(ToolkitError, match=r"table.csv exists already"):
             refuse()
@@ -67,12 +67,12 @@ def test_an_existing_table_is_never_overwritten(tmp_path):
 
 def test_a_table_into_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(ToolkitError, match="there is no folder"):
-        write_predictions(tmp_path / "no" / "table.csv", ["a"], np.array([[1.0]]), ("x",))
+        write_new(tmp_path / "no" / "table.csv", "a")
 
 
-def test_small_probabilities_keep_their_digits(tmp_path):
-    write_predictions(tmp_path / "t.csv", ["a"], np.array([[1 - 1e-9, 1e-9]]), ("x", "y"))
-    row = list(csv.reader(io.StringIO((tmp_path / "t.csv").read_text())))[1]
+def test_small_probabilities_keep_their_digits():
+    table = Prediction(["a"], np.array([[1 - 1e-9, 1e-9]]), ("x", "y")).to_csv()
+    row = list(csv.reader(io.StringIO(table)))[1]
     assert float(row[4]) == pytest.approx(1e-9)
 
 

@@ -20,6 +20,17 @@ SPECS = {
     "audio": DataSpec(
         kind="audio", shape=(None,), dtype="float32", class_names=CLASSES, sample_rate=4000, lengths=(900, 1300)
     ),
+    "speech": DataSpec(
+        kind="audio",
+        task="transcription",
+        shape=(None,),
+        dtype="float32",
+        class_names=(),
+        vocabulary=tuple("abcdef"),
+        units="characters",
+        sample_rate=4000,
+        lengths=(900, 1300),
+    ),
     "text": DataSpec(
         kind="text",
         shape=(None,),
@@ -40,6 +51,10 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "speech_lstm": [
         {"mels": 12, "units": 5},
         {"mels": 12, "units": 5, "cell": "gru", "layers": 2, "bidirectional": True, "pooling": "max"},
+    ],
+    "speech_ctc": [
+        {"mels": 12, "units": 5},
+        {"mels": 12, "units": 5, "cell": "gru", "layers": 1, "bidirectional": False, "stack": 1},
     ],
     "text_transformer": [
         {"width": 8, "heads": 2, "feed_forward": 10},
@@ -83,6 +98,12 @@ def spec(case: tuple[str, dict[str, Any]]) -> DataSpec:
 def make_batch() -> Callable[..., dict[str, np.ndarray]]:
     """A batch as the data pipeline makes it."""
     return _batch
+
+
+@pytest.fixture
+def labels() -> Callable[[DataSpec], np.ndarray]:
+    """Labels of the five rows of a batch; those of transcripts have several units and end in padding."""
+    return lambda spec: np.array([[1, 2], [3, 3], [4, 0], [5, 1], [6, 0]] if spec.units else range(5), "int32")
 
 
 @pytest.fixture

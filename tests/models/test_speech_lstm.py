@@ -8,7 +8,7 @@ import pytest
 
 from toolkit.errors import ToolkitError
 from toolkit.models.build import build
-from toolkit.models.speech_lstm import speech_lstm_frames
+from toolkit.models.speech_input import count_log_mel_frames
 from toolkit.models.weights import get_arrays, set_arrays
 
 numpy = keras.ops.convert_to_numpy
@@ -40,7 +40,9 @@ def test_logits_come_from_the_states_over_valid_frames(specs, make_batch, traine
     normalized = keras.Model(model.input, model.get_layer("normalize").output)(inputs)
     expected = []
     for frames, length in zip(numpy(normalized).astype("float64"), inputs["lengths"], strict=True):
-        states = by_hand(frames[: speech_lstm_frames(int(length), spec)], weights)
+        states = by_hand(
+            frames[: count_log_mel_frames(int(length), spec.sample_rate, frame_ms=25.0, hop_ms=10.0)], weights
+        )
         pooled = states[-1] if pooling == "last" else getattr(states, pooling)(0)
         expected.append(pooled @ weights["logits/kernel"] + weights["logits/bias"])
     np.testing.assert_allclose(model.predict_on_batch(inputs), expected, rtol=0, atol=1e-5)
@@ -89,9 +91,9 @@ def test_what_stands_behind_a_clip_is_never_heard(specs, make_batch):
 
 def test_frames_of_samples(specs):
     spec = dataclasses.replace(specs["audio"], sample_rate=8000)
-    assert speech_lstm_frames(8000, spec) == 98  # (8000 - 200) // 80 + 1
-    assert speech_lstm_frames(8000, spec, frame_ms=32, hop_ms=16) == 61  # (8000 - 256) // 128 + 1
-    assert speech_lstm_frames(3, spec) == 1
+    assert count_log_mel_frames(8000, 8000, frame_ms=25, hop_ms=10) == 98  # (8000 - 200) // 80 + 1
+    assert count_log_mel_frames(8000, 8000, frame_ms=32, hop_ms=16) == 61  # (8000 - 256) // 128 + 1
+    assert count_log_mel_frames(3, 8000, frame_ms=25, hop_ms=10) == 1
     model = build("speech_lstm", {"mels": 12, "units": 5, "frame_ms": 32, "hop_ms": 16}, spec)
     inputs = {"samples": np.zeros((1, 8000), "float32"), "lengths": np.array([8000], "int32")}
     features = keras.Model(model.input, model.get_layer("log_mel").output[0])(inputs)

@@ -93,3 +93,12 @@ def table_text(
         numbers: Iterable[float] = [row[best[i]], *(row if every_class else ())]
         text.write("".join(f",{number:.7g}" for number in numbers) + "\n")
     return text.getvalue()
+
+
+def csv_text(columns: Mapping[str, Sequence[str]]) -> str:
+    """CSV of columns of strings, which stand as they are, quoted."""
+    text = io.StringIO()
+    rows = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    rows.writerow(columns)
+    rows.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()

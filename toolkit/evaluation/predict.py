@@ -34,6 +34,10 @@ class Prediction:
         """The likeliest class of each example, by name."""
         return [self.class_names[best] for best in self.probabilities.argmax(axis=1)]
 
+    def to_csv(self) -> str:
+        """`file`, `answer` (a class name), `probability` (of the answer), and `p(name)` for every class."""
+        return table_text({"file": self.ids}, self.probabilities, self.class_names, every_class=True)
+
 
 def outputs(
     model: Any, batches: Iterable[Any], *, report: Callable[[int], None] | None = None
@@ -49,7 +53,7 @@ def outputs(
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     done = 0
-    for batch in _numpy(batches):
+    for batch in numpy_batches(batches):
         inputs, label = batch if isinstance(batch, tuple) else (batch, None)
         logits.append(np.asarray(model.predict_on_batch(inputs), dtype=np.float32))
         if label is not None:
@@ -62,19 +66,20 @@ def outputs(
     return np.concatenate(logits), np.concatenate(labels) if labels else None
 
 
-def _numpy(batches: Iterable[Any]) -> Iterator[Any]:
+def numpy_batches(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches of a `tf.data.Dataset`, or of any iterable, in NumPy arrays."""
     # JAX and torch cannot take TensorFlow's tensors; as NumPy arrays all three take them without a copy.
     as_numpy = getattr(batches, "as_numpy_iterator", None)
     return as_numpy() if as_numpy is not None else iter(batches)
 
 
 def require_finite(logits: np.ndarray, ids: Sequence[str] | None) -> None:
-    """Refuse outputs with NaN or infinity.
+    """Refuse outputs (n, …) with NaN or infinity.
 
     Raises:
         RunFailed: with the number of such examples and the first one's id (its position, where `ids` is None).
     """
-    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    bad = np.flatnonzero(~np.isfinite(logits).reshape(len(logits), -1).all(axis=1))
     if len(bad):
         first = f"number {bad[0]}" if ids is None else repr(ids[int(bad[0])])
         raise RunFailed(
@@ -108,7 +113,7 @@ def predict(
 
 
 def refuse_existing(path: Path) -> None:
-    """To be asked before a long prediction as well: `write_predictions` overwrites nothing.
+    """To be asked before a long prediction as well: `write_new` overwrites nothing.
 
     Raises:
         ToolkitError: `path` exists, or its folder does not.
@@ -119,15 +124,14 @@ def refuse_existing(path: Path) -> None:
         raise ToolkitError(f"{path} cannot be written, there is no folder {path.parent}: make it first.")
 
 
-def write_predictions(path: Path, ids: Sequence[str], probabilities: np.ndarray, class_names: Sequence[str]) -> None:
-    """A CSV in UTF-8: `file`, `answer` (a class name), `probability` (of the answer), and `p(name)` for every class.
+def write_new(path: Path, table: str) -> None:
+    """Write a table of answers to a file that does not exist yet.
 
     Raises:
         ToolkitError: `path` exists already, or cannot be made there.
         RunFailed: the disk is full.
     """
     refuse_existing(path)
-    content = encode(table_text({"file": ids}, probabilities, class_names, every_class=True))
     try:
         file = path.open("xb")  # refuses what appeared since the check
     except OSError as error:
@@ -136,7 +140,7 @@ def write_predictions(path: Path, ids: Sequence[str], probabilities: np.ndarray,
         ) from error
     try:
         with file:
-            file.write(content)
+            file.write(encode(table))
     except OSError as error:
         path.unlink(missing_ok=True)
         raise RunFailed(

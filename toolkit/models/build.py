@@ -19,7 +19,8 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 def build(name: str, arguments: Mapping[str, Any], spec: DataSpec, *, precision: str = "float32") -> keras.Model:
     """The registered model `name` for the data that `spec` describes.
 
-    Inputs are a dictionary with the keys of a batch, the output is float32 logits `(batch, classes)`.
+    Inputs are a dictionary with the keys of a batch, the output is float32 logits `(batch, classes)`, for
+    transcripts `(batch, frames, units + 1)`.
 
     Args:
         arguments: hyperparameters, as the builder names them.
@@ -36,12 +37,15 @@ def build(name: str, arguments: Mapping[str, Any], spec: DataSpec, *, precision:
 
 
 def check_output(model: keras.Model, spec: DataSpec, what: str) -> None:
-    """Refuse a model that does not give one float32 logit per class; `what` begins the sentence."""
-    expected, found = (None, len(spec.class_names)), model.outputs[0]
+    """Refuse a model that does not give the float32 logits that the data ask for; `what` begins the sentence."""
+    spoken = spec.task == "transcription"
+    expected = (None, None, spec.outputs) if spoken else (None, spec.outputs)
+    found = model.outputs[0]
     if tuple(found.shape) != expected or str(found.dtype) != "float32":
         raise ToolkitError(
             f"{what}, which gives {found.dtype} of shape {tuple(found.shape)}, but the data ask for "
-            f'float32 logits of shape {expected}: end it with Dense({len(spec.class_names)}, dtype="float32").'
+            f'float32 logits of shape {expected}: end it with Dense({spec.outputs}, dtype="float32")'
+            f"{', over frames' if spoken else ''}."
         )
 
 

@@ -9,6 +9,8 @@ from toolkit.data.spec import DataSpec
 from toolkit.errors import ToolkitError
 
 _WORDS = {"image": "images", "audio": "sounds", "text": "texts"}
+_GIVES = {"classification": "one answer per example", "transcription": "the text of a recording"}
+_NEEDS = {"classification": "one label per example", "transcription": "a transcript per recording"}
 
 
 def refuse(problems: Sequence[tuple[str, str]]) -> None:
@@ -21,21 +23,27 @@ def refuse(problems: Sequence[tuple[str, str]]) -> None:
         raise ToolkitError("; ".join(f"model.{text}" for _, text in problems) + ".")
 
 
-def check_data(spec: DataSpec, kind: Literal["image", "audio", "text"], *, model: str) -> None:
+def check_data(
+    spec: DataSpec,
+    kind: Literal["image", "audio", "text"],
+    *,
+    model: str,
+    task: Literal["classification", "transcription"] = "classification",
+) -> None:
     """Refuse data that the model cannot read.
 
     Raises:
-        ToolkitError: the data are of another kind than `kind`, or the task is not classification.
+        ToolkitError: the data are of another kind than `kind`, or for another task than `task`.
     """
     if spec.kind != kind:
         raise ToolkitError(
             f"model.name is {model}, which takes {_WORDS[kind]}, but data.source gives {_WORDS[spec.kind]}: "
             f"choose a model for {_WORDS[spec.kind]} or a source of {_WORDS[kind]}."
         )
-    if spec.task != "classification":
+    if spec.task != task:
         raise ToolkitError(
-            f"model.name is {model}, which gives one answer per example, but the task of the data is {spec.task}: "
-            f"choose data with one label per example."
+            f"model.name is {model}, which gives {_GIVES[task]}, but the task of the data is {spec.task}: choose data "
+            f"with {_NEEDS[task]}, or a model for {spec.task}."
         )
 
 

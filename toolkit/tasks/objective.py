@@ -21,7 +21,8 @@ class Objective:
         loss: what training minimises, a `keras.losses.Loss` of (labels, outputs).
         metrics: fresh Keras metrics for `compile`; they hold state, so an objective serves one model.
         label_dtype: of the labels in a batch.
-        decode: outputs of a model (n, classes) to probabilities, float64, each row with sum 1.
+        decode: outputs of a model to answers: of classification (n, classes) to probabilities, float64, each row with
+            sum 1; of transcription (n, frames, labels) to n texts.
         losses: (outputs, labels) to the plain loss of each example, float64 (n,): without label smoothing or
             weights, so that runs with other settings can be compared by it.
     """
@@ -29,29 +30,32 @@ class Objective:
     loss: Any
     metrics: list[Any]
     label_dtype: str
-    decode: Callable[[np.ndarray], np.ndarray]
+    decode: Callable[[np.ndarray], Any]
     losses: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def objective(spec: DataSpec, *, label_smoothing: float = 0.0) -> Objective:
+def objective(spec: DataSpec, *, label_smoothing: float = 0.0, beam_width: int = 1) -> Objective:
     """The objective of `spec.task`.
 
     Args:
         label_smoothing: share of a label's weight that is spread evenly over all classes, in [0, 1): in the
             losses of training, `val_loss` among them, not in those of an evaluation.
+        beam_width: of transcription: how many beginnings of a text are followed while it is decoded; 1 is greedy.
 
     Raises:
-        ToolkitError: the task is not supported, or `label_smoothing` is out of range.
+        ToolkitError: the task has no such option, or its value is out of range.
     """
     if not 0 <= label_smoothing < 1:
         raise ToolkitError(
             f"training.label_smoothing is {label_smoothing}, but it is a share from 0 up to, not including, 1: "
             "use for example 0.1."
         )
-    if spec.task != "classification":
+    if spec.task == "transcription":
+        return _transcription(spec, label_smoothing, beam_width)
+    if beam_width != 1:
         raise ToolkitError(
-            f"the task of this data is {spec.task!r}, and only 'classification' can be trained: use data whose "
-            "labels are classes."
+            f"--beam-width is {beam_width}, but the model answers with classes, which are not searched for: leave it "
+            "out."
         )
     from toolkit.tasks import classification
 
@@ -61,4 +65,21 @@ def objective(spec: DataSpec, *, label_smoothing: float = 0.0) -> Objective:
         label_dtype="int32",
         decode=classification.probabilities,
         losses=classification.cross_entropy,
+    )
+
+
+def _transcription(spec: DataSpec, label_smoothing: float, beam_width: int) -> Objective:
+    if label_smoothing:
+        raise ToolkitError(
+            f"training.label_smoothing is {label_smoothing}, but the labels of this data are transcripts, whose loss "
+            "(CTC) has none: remove it."
+        )
+    from toolkit.tasks import transcription
+
+    return Objective(
+        loss=transcription.CTC(),
+        metrics=[],
+        label_dtype="int32",
+        decode=lambda logits: transcription.decode(logits, spec, beam_width=beam_width),
+        losses=transcription.losses,
     )

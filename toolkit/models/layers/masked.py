@@ -102,3 +102,66 @@ class MaskedPooling(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Everything the constructor needs."""
         return {**super().get_config(), "pooling": self.pooling}
+
+
+@keras.saving.register_keras_serializable(package="toolkit")
+class StackedFrames(keras.layers.Layer):
+    """Neighbouring frames joined to one: `(batch, time, features)` → `(batch, ⌈time / stack⌉, stack · features)`.
+
+    The mask becomes true where one of the joined frames is valid. Frames that are missing at the end are 0, as padding
+    has to be, so that a clip's joined frames do not depend on the length that it is padded to.
+
+    Args:
+        stack: how many frames are joined.
+    """
+
+    def __init__(self, stack: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stack = stack
+
+    def call(self, sequence: Any, valid: Any) -> tuple[Any, Any]:
+        """Joined frames and their mask."""
+        joined = (ops.shape(sequence)[1] + self.stack - 1) // self.stack
+        fill = ((0, 0), (0, self.stack - 1))
+        sequence = ops.pad(sequence, (*fill, (0, 0)))[:, : joined * self.stack]
+        valid = ops.pad(valid, fill, constant_values=False)[:, : joined * self.stack]
+        sequence = ops.reshape(sequence, (-1, joined, self.stack * sequence.shape[-1]))
+        return sequence, ops.any(ops.reshape(valid, (-1, joined, self.stack)), axis=2)
+
+    def compute_output_spec(self, sequence: Any, valid: Any) -> tuple[Any, Any]:
+        """Shapes and types of frames and mask."""
+        batch, time, features = sequence.shape
+        joined = None if time is None else -(-time // self.stack)
+        frames = keras.KerasTensor((batch, joined, self.stack * features), dtype=self.compute_dtype)
+        return frames, keras.KerasTensor((batch, joined), dtype="bool")
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything the constructor needs."""
+        return {**super().get_config(), "stack": self.stack}
+
+
+@keras.saving.register_keras_serializable(package="toolkit")
+class CertainBlanks(keras.layers.Layer):
+    """Logits `(batch, time, labels)` as they are where a frame is valid, and a certain blank (label 0) elsewhere.
+
+    CTC over all frames of a padded batch then is CTC over each clip's own: a blank of probability 1 at the end adds
+    nothing to any path, and a loss needs to know no lengths. In float32 whatever the dtype policy says.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.supports_masking = True  # recurrent layers attach Keras's own mask beside ours
+
+    def call(self, logits: Any, valid: Any) -> Any:
+        """Logits; the boolean `(batch, time)` tensor `valid` is true where they are to stay."""
+        # Far beyond any logit, and finite: a backend's own −∞ makes NaN of gradients.
+        blank = ops.where(ops.arange(logits.shape[-1]) == 0, 1e4, -1e4)
+        return ops.where(valid[:, :, None], logits, ops.cast(blank, logits.dtype)[None, None, :])
+
+    def compute_mask(self, *arguments: Any) -> None:
+        """No mask: every frame counts from here on."""
+
+    def compute_output_spec(self, logits: Any, valid: Any) -> Any:
+        """Shape and type of the logits, which stay as they are."""
+        return keras.KerasTensor(logits.shape, dtype=self.compute_dtype)

@@ -1,0 +1,90 @@
+"""A recurrent network that writes down what it hears."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from toolkit.data.spec import DataSpec
+from toolkit.models import speech_input
+from toolkit.models.checks import check_data, refuse
+from toolkit.types import NonNegative, Positive, Share, Size
+
+if TYPE_CHECKING:
+    import keras
+
+
+def speech_ctc(
+    spec: DataSpec,
+    *,
+    frame_ms: Positive = 25.0,
+    hop_ms: Positive = 10.0,
+    mels: Size = 40,
+    low_hz: NonNegative = 20.0,
+    high_hz: Positive | None = None,
+    stack: Size = 2,
+    cell: Literal["lstm", "gru"] = "lstm",
+    layers: Size = 2,
+    units: Size = 128,
+    bidirectional: bool = True,
+    dropout: Share = 0.3,
+) -> keras.Model:
+    """Waveform → log-mel → normalisation per clip → recurrent layers → logits of every frame, for CTC.
+
+    Inputs: `samples`, float32 `(batch, time)` in [-1, 1], and `lengths`, int32 `(batch,)`, how many samples of each row
+    are sound; what follows is ignored at every step. Output: float32 `(batch, frames, units of the vocabulary + 1)`,
+    logits; the first is that of CTC's blank. Frames past a clip's end are certain blanks, so that the loss over all
+    frames is that over the clip's own.
+
+    Args:
+        frame_ms: length of the window that a spectrum is taken of.
+        hop_ms: from one window to the next.
+        mels: frequency bands.
+        low_hz: where the lowest band begins.
+        high_hz: where the highest band ends; None for half of the sample rate.
+        stack: spectra that are joined to one frame of the recurrent layers: fewer frames are faster, but each unit of
+            a transcript needs one, and a repeated unit one more.
+        cell: kind of the recurrent layers.
+        layers: number of recurrent layers, one on the other.
+        units: width of a recurrent layer, in each direction.
+        bidirectional: read every layer's input forwards and backwards, and join the two.
+        dropout: share of each recurrent layer's output that is set to zero in training, in [0, 1).
+
+    Raises:
+        ToolkitError: the data are no sounds with transcripts, a frame holds fewer than two samples or is shorter than
+            the hop, the bands do not fit below half of the sample rate, or are too many for the frame.
+
+    Source: Graves et al. 2006, "Connectionist Temporal Classification"; Graves et al. 2013 (arXiv:1303.5778) for stacks
+    of bidirectional LSTMs under it; Sak et al. 2015 (arXiv:1507.06947) for joined frames.
+    """
+    import keras
+    from keras import layers as kl
+
+    from toolkit.models.layers.masked import CertainBlanks, StackedFrames
+
+    check_data(spec, "audio", model="speech_ctc", task="transcription")
+    front: dict[str, Any] = {"frame_ms": frame_ms, "hop_ms": hop_ms, "low_hz": low_hz, "high_hz": high_hz}
+    refuse(speech_input.check(front))
+    inputs, x, valid = speech_input.log_mel_input(spec, mels=mels, **front)
+    if stack > 1:
+        x, valid = StackedFrames(stack, name="stack")(x, valid)  # (batch, frames, stack · mels), (batch, frames)
+    for i in range(1, layers + 1):
+        recurrent = (kl.LSTM if cell == "lstm" else kl.GRU)(units, return_sequences=True, name=f"recurrent{i}")
+        if bidirectional:
+            recurrent = kl.Bidirectional(recurrent, name=f"recurrent{i}")
+        x = recurrent(x, mask=valid)  # (batch, frames, units), twice the units if bidirectional
+        x = kl.Dropout(dropout, name=f"recurrent{i}_dropout")(x)
+    x = kl.Dense(spec.outputs, dtype="float32", name="logits")(x)
+    logits = CertainBlanks(name="certain_blanks")(x, valid)
+    return keras.Model(inputs, logits, name="speech_ctc")
+
+
+def speech_ctc_frames(
+    samples: int, rate: int, *, frame_ms: float = 25.0, hop_ms: float = 10.0, stack: int = 2, **_: Any
+) -> int:
+    """How many frames `speech_ctc` with these hyperparameters makes of `samples` samples at `rate` Hz: at least one."""
+    frames: int = speech_input.count_log_mel_frames(samples, rate, frame_ms=frame_ms, hop_ms=hop_ms)
+    return -(-frames // stack)
+
+
+speech_ctc.check = speech_input.check  # type: ignore[attr-defined]
+speech_ctc.frames = speech_ctc_frames  # type: ignore[attr-defined]
