@@ -20,6 +20,8 @@ SHIPPED: dict[str, dict[str, str]] = {
         "tfds": "toolkit.data.sources.tfds:tfds",
         "folder": "toolkit.data.sources.folder:folder",
         "csv": "toolkit.data.sources.csv:csv",
+        "transcripts": "toolkit.data.sources.transcripts:transcripts",
+        "spoken_digit_strings": "toolkit.data.sources.spoken_digit_strings:spoken_digit_strings",
         "mnist_sample": "toolkit.data.sources.mnist_sample:mnist_sample",
         "synthetic_images": "toolkit.data.sources.synthetic:synthetic_images",
         "synthetic_audio": "toolkit.data.sources.synthetic:synthetic_audio",

@@ -55,6 +55,9 @@ class DataOptions(Options):
     buckets: Annotated[
         Size | None, Field(description="number of lengths that sounds and texts are padded to; null: 4")
     ] = None
+    transcript_units: Annotated[
+        Literal["characters", "words"] | None, Field(description="what transcripts are written in; null: characters")
+    ] = None
     augmentation: Annotated[
         Augmentation | None, Field(description="random changes to the pictures of the training split; null: none")
     ] = None

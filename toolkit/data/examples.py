@@ -33,13 +33,14 @@ class Examples:
         values: image: encoded bytes or a `pathlib.Path`, or a uint8 array (height, width, channels) where a source
             holds pixels; audio: an int16 array (n,), one channel at `Source.sample_rate`, or a Path, or bytes of a
             sound file; text: str.
-        labels: int64 (n,), positions in `Source.class_names`.
+        labels: int64 (n,), positions in `Source.class_names`; for transcription n strings, the transcripts as the
+            source has them.
         ids: stable names, unique over all splits of the source.
         bad: rows that the source itself could not read; they stand in none of the three above.
     """
 
     values: Sequence[Any]
-    labels: np.ndarray[Any, Any]
+    labels: np.ndarray[Any, Any] | Sequence[str]
     ids: Sequence[str]
     bad: tuple[BadExample, ...] = ()
 
@@ -53,11 +54,12 @@ class Source:
 
     Attributes:
         kind: what an example is.
-        class_names: position is the label.
+        class_names: position is the label. Empty for transcription.
         splits: `train`, `validation` and `test`, disjoint by id, none empty.
         sample_rate: in Hz, of audio values that are arrays; files bring their own (None).
         channels: of images; the pipeline decodes every image to that many. None but for images.
         origin: for messages: "tfds mnist 3.0.1", "folder /x/y".
+        task: what is asked about an example: its class, or (audio only) what is said in it.
     """
 
     kind: Literal["image", "audio", "text"]
@@ -66,3 +68,4 @@ class Source:
     sample_rate: int | None = None
     channels: int | None = None
     origin: str = ""
+    task: Literal["classification", "transcription"] = "classification"

@@ -15,9 +15,11 @@ import numpy as np
 from toolkit import registry
 from toolkit.data import reading, text
 from toolkit.data.examples import BadExample, Examples, Source, shown
+from toolkit.data.labels import Frames, TranscriptLabels
 from toolkit.data.reading import Reading, Report
 from toolkit.data.spec import SPLITS, DataSpec
 from toolkit.data.tables import MEMORY_SHARE, ImageTable, RaggedTable, available_memory
+from toolkit.data.transcripts import Units
 from toolkit.errors import RunFailed, ToolkitError
 
 DEFAULT_BUCKETS = 4
@@ -41,9 +43,11 @@ class Split:
     Attributes:
         name: train, validation or test.
         table: the rows.
-        labels: int32 `(examples,)`.
+        labels: int32 `(examples,)`; for transcription `(examples, longest label)`, padded with 0.
         ids: stable names.
-        fingerprint: sha256 over id, label and content of every example, in this order.
+        fingerprint: sha256 over id, label (for transcription the transcript) and content of every example, in this
+            order.
+        texts: the transcripts, normalised, with what the vocabulary lacks. None but for transcription.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Split:
     labels: np.ndarray[Any, Any]
     ids: Sequence[str]
     fingerprint: str
+    texts: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,10 +95,12 @@ def load(
     vocabulary_size: int | None = None,
     max_tokens: int | None = None,
     buckets: int | None = None,
+    transcript_units: Units | None = None,
     max_bad_fraction: float = 0.01,
     cache: Literal["auto", "memory", "disk"] = "auto",
     splits: Sequence[str] = SPLITS,
     spec: DataSpec | None = None,
+    frames: Frames | None = None,
     report: Report = lambda line: None,
 ) -> Data:
     """Read, check and decode every example of `splits`, once.
@@ -106,15 +113,18 @@ def load(
         vocabulary_size: words kept, padding and the unknown word among them (20,000).
         max_tokens: texts are cut after so many (256).
         buckets: to how many lengths batches of sounds or texts are padded (4).
+        transcript_units: what transcripts are written in (characters).
         max_bad_fraction: of each split, that may be unreadable.
         cache: where decoded pictures and sounds are kept; `auto` is memory while a quarter of it suffices.
         splits: which to decode.
         spec: of a trained model: sizes, rate, vocabulary and lengths are then its own, the options above are not used.
+        frames: how many frames the model makes of (samples, rate in Hz); a sound with fewer than CTC needs to write its
+            transcript is then a bad example.
         report: called with lines that tell the progress.
 
     Raises:
-        ToolkitError: an option does not fit the kind of data, the data does not fit `spec`, or a split is left empty
-            or train with a single class.
+        ToolkitError: an option does not fit the kind of data, the data does not fit `spec`, a split is left empty or
+            train with a single class, or train's transcripts hold too many different words.
         TooManyBadExamples: more than `max_bad_fraction` of a split cannot be read.
     """
     made: Source = registry.resolve("sources", source)(**arguments)
@@ -124,18 +134,25 @@ def load(
         "vocabulary_size": vocabulary_size,
         "max_tokens": max_tokens,
         "buckets": buckets,
+        "transcript_units": transcript_units,
     }
     _check_options(made, options, cache)
     if spec is not None:
         _check_spec(made, spec)
     wanted = {name: made.splits[name] for name in SPLITS if name in splits}
     check = functools.partial(_check_budget, made, max_bad_fraction)
+    labels = _transcript_labels(made, spec, options, frames)
+    if spec is None and "train" not in wanted and (labels or made.kind == "text"):
+        raise ToolkitError("the vocabulary comes from the train split, which is not among those to load: load it, too.")
     if made.kind == "text":
         readings, draft = _read_texts(made, wanted, spec, options, check, report)
     else:
-        readings, draft = _read_tables(made, wanted, spec, options, cache, check, report)
-    loaded = {name: _split(name, wanted[name], readings[name]) for name in wanted}
-    if "train" in loaded and len(set(loaded["train"].labels.tolist())) < 2:
+        readings, draft = _read_tables(made, wanted, spec, options, cache, labels, check, report)
+    loaded = {name: _split(name, wanted[name], readings[name], labels) for name in wanted}
+    for name, split in loaded.items():
+        if labels and split.texts is not None and (note := labels.note(name, split.texts)):
+            report(note)
+    if not labels and "train" in loaded and len(set(loaded["train"].labels.tolist())) < 2:
         only = made.class_names[int(loaded["train"].labels[0])]
         raise ToolkitError(
             f"the train split of {made.origin} holds a single class, {only!r}: "
@@ -149,12 +166,24 @@ def load(
     )
 
 
+def _transcript_labels(
+    made: Source, spec: DataSpec | None, options: Mapping[str, Any], frames: Frames | None
+) -> TranscriptLabels | None:
+    """None but for transcription."""
+    if made.task != "transcription":
+        return None
+    if spec is not None and spec.units is not None:
+        return TranscriptLabels(spec.units, spec.vocabulary, frames)
+    return TranscriptLabels(options["transcript_units"] or "characters", None, frames)
+
+
 def _read_tables(
     made: Source,
     wanted: Mapping[str, Examples],
     spec: DataSpec | None,
     options: Mapping[str, Any],
     cache: str,
+    labels: TranscriptLabels | None,
     check: Callable[[str, Examples, Reading], None],
     report: Report,
 ) -> tuple[dict[str, Reading], DataSpec]:
@@ -181,13 +210,15 @@ def _read_tables(
         readings[name] = reading.read_table(
             name,
             examples,
-            decoding,
+            labels.decoding(examples, decoding, rate) if labels and rate else decoding,
             to_disk=to_disk,
             report=report,
             memory_limit=left,
             spill=cache == "auto",
         )
         check(name, examples, readings[name])
+        if labels:  # train is the first
+            labels.learn(examples, readings[name])
     if spec is not None:
         return readings, spec
     lengths: tuple[int, ...] = ()
@@ -197,7 +228,15 @@ def _read_tables(
         # An edge every 50 ms at most: the frames of a spectrogram are coarser than that anyway.
         lengths = bucket_edges(tables[0].lengths, options["buckets"] or DEFAULT_BUCKETS, longest, max(rate // 20, 1))
     return readings, DataSpec(
-        kind=made.kind, shape=shape, dtype=dtype, class_names=made.class_names, sample_rate=rate, lengths=lengths
+        kind=made.kind,
+        task=made.task,
+        shape=shape,
+        dtype=dtype,
+        class_names=made.class_names,
+        vocabulary=(labels.vocabulary or ()) if labels else (),
+        units=labels.units if labels else None,
+        sample_rate=rate,
+        lengths=lengths,
     )
 
 
@@ -223,8 +262,6 @@ def _read_texts(
         vocabulary, rows = text.learn(texts, options["vocabulary_size"] or DEFAULT_VOCABULARY_SIZE, limit)
         return rows
 
-    if spec is None and "train" not in wanted:
-        raise ToolkitError("the vocabulary comes from the train split, which is not among those to load: load it, too.")
     for name, examples in wanted.items():  # train is the first
         how = learn if spec is None and name == "train" else encode
         readings[name] = reading.read_texts(name, examples, how, report)
@@ -277,13 +314,20 @@ def bucket_edges(
     return tuple(sorted({min(edge, limit or edge, edges[-1]) for edge in edges}))
 
 
-def _split(name: str, examples: Examples, read: Reading) -> Split:
-    labels = np.asarray(examples.labels)[np.asarray(read.kept, np.int64)].astype(np.int32)
+def _split(name: str, examples: Examples, read: Reading, transcripts: TranscriptLabels | None) -> Split:
     ids = [examples.ids[i] for i in read.kept]
+    if transcripts:
+        texts = transcripts.texts(examples, read)
+        return Split(name, read.table, transcripts.matrix(texts), ids, _fingerprint(ids, texts, read), texts)
+    labels = np.asarray(examples.labels)[np.asarray(read.kept, np.int64)].astype(np.int32)
+    return Split(name, read.table, labels, ids, _fingerprint(ids, labels.tolist(), read))
+
+
+def _fingerprint(ids: Sequence[str], labels: Sequence[int] | Sequence[str], read: Reading) -> str:
     sha = hashlib.sha256()
-    for id, label, content in zip(ids, labels.tolist(), read.digests, strict=True):
+    for id, label, content in zip(ids, labels, read.digests, strict=True):
         sha.update(f"{id}\0{label}\0".encode("utf-8", "surrogateescape") + content)
-    return Split(name, read.table, labels, ids, sha.hexdigest())
+    return sha.hexdigest()
 
 
 def _duplicates(splits: Mapping[str, Split], readings: Mapping[str, Reading]) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -318,11 +362,16 @@ def _check_budget(made: Source, max_bad_fraction: float, name: str, examples: Ex
 
 
 def _check_options(made: Source, options: Mapping[str, Any], cache: str) -> None:
+    spoken = made.task == "transcription"
+    if spoken and made.kind != "audio":
+        raise ToolkitError(f"{made.origin} has transcripts of {made.kind} data: only audio can be transcribed.")
+    known = _OPTIONS_OF[made.kind] | ({"transcript_units"} if spoken else set())
     for name, value in options.items():
-        if value is not None and name not in _OPTIONS_OF[made.kind]:
+        if value is not None and name not in known:
+            holds = f"{made.kind} data" + (" without transcripts" if name == "transcript_units" else "")
             raise ToolkitError(
-                f"data.{name} is set to {value!r}, but {made.origin} holds {made.kind} data, which has no such option: "
-                f"remove it (options of {made.kind}: {', '.join(sorted(_OPTIONS_OF[made.kind]))})."
+                f"data.{name} is set to {value!r}, but {made.origin} holds {holds}, which has no such option: "
+                f"remove it (options of {made.kind}: {', '.join(sorted(known))})."
             )
     if cache == "disk" and made.kind == "text":
         raise ToolkitError("data.cache is 'disk', but tables of text are small and always held in memory: remove it.")
@@ -331,7 +380,7 @@ def _check_options(made: Source, options: Mapping[str, Any], cache: str) -> None
             f"data.vocabulary_size is {options['vocabulary_size']}, but padding and the unknown word take two entries: "
             "set it to 3 or more."
         )
-    if len(set(made.class_names)) < 2:
+    if not spoken and len(set(made.class_names)) < 2:
         raise ToolkitError(
             f"{made.origin} has {len(made.class_names)} class ({', '.join(made.class_names)}): "
             "a classifier needs two or more, so give it data with more classes."
@@ -341,6 +390,11 @@ def _check_options(made: Source, options: Mapping[str, Any], cache: str) -> None
 def _check_spec(made: Source, spec: DataSpec) -> None:
     if made.kind != spec.kind:
         raise ToolkitError(f"{made.origin} holds {made.kind} data, but the model takes {spec.kind}: give it such data.")
+    if made.task != spec.task:
+        has, wants = ("transcripts" if task == "transcription" else "classes" for task in (made.task, spec.task))
+        raise ToolkitError(
+            f"{made.origin} has {has} for labels, but the model was trained on {wants}: give it data with {wants}."
+        )
     if made.class_names != spec.class_names:
         lost, new = Counter(spec.class_names), Counter(made.class_names)
         differing = sorted((lost - new) + (new - lost)) or ["their order"]

@@ -187,25 +187,33 @@ def by_share(
 ) -> dict[str, Positions]:
     """A stratified split by hash: within each class, examples are ranked by sha256 of seed and id and dealt out.
 
+    Without `class_names` all examples are one stratum, and `labels` are all 0.
+
     The first of `shares` gets the first ranks, the next the following, "train" the rest; so the split of an example
     depends neither on the order of the examples nor on other classes. Each share is rounded per class to whole
     examples (a half up), one at least.
 
     Raises:
-        ToolkitError: a class has fewer examples than there are splits.
+        ToolkitError: a class, or the whole, has fewer examples than there are splits.
     """
     import numpy as np
 
     parts: dict[str, list[Positions]] = {name: [] for name in ("train", *shares)}
-    counts = np.bincount(labels, minlength=len(class_names))
-    few = [f"'{name}' ({count})" for name, count in zip(class_names, counts, strict=True) if count < len(parts)]
+    strata = max(len(class_names), 1)
+    counts = np.bincount(labels, minlength=strata)
+    if not class_names and len(ids) < len(parts):
+        raise ToolkitError(
+            f"{where} holds {len(ids)} examples that can be used, but needs at least {len(parts)}, one for each of "
+            f"{', '.join(parts)}: add some."
+        )
+    few = [f"'{name}' ({count})" for name, count in zip(class_names, counts, strict=False) if count < len(parts)]
     if few:
         raise ToolkitError(
             f"{where}: each class needs at least {len(parts)} examples, one for each of {', '.join(parts)}, but "
             f"{', '.join(few[:10])}{' …' if len(few) > 10 else ''} has fewer: add examples or take the class out."
         )
     ranks = np.array([hashlib.sha256(f"{split_seed}\0{name}".encode()).hexdigest() for name in ids])
-    for label in range(len(class_names)):
+    for label in range(strata):
         members = np.flatnonzero(labels == label)
         members = members[np.argsort(ranks[members], kind="stable")]
         done = 0

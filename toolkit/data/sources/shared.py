@@ -62,7 +62,7 @@ def at_least_two(class_names: tuple[str, ...], where: str, advice: str) -> None:
 
 def share_out(
     values: Sequence[Any],
-    labels: Sequence[int],
+    labels: Sequence[int] | Sequence[str],
     ids: Sequence[str],
     shares: Mapping[str, float],
     *,
@@ -73,17 +73,19 @@ def share_out(
 ) -> dict[str, Examples]:
     """Examples cut into "train" and one split per entry of `shares`; the bad ones count as train's.
 
+    Without `class_names` the labels are transcripts, and all examples one stratum.
+
     Raises:
-        ToolkitError: a class has too few examples.
+        ToolkitError: a class, or the whole, has too few examples.
     """
     import numpy as np
 
-    numbers = np.asarray(labels, np.int64)
+    numbers = np.asarray(labels, np.int64) if class_names else np.zeros(len(ids), np.int64)
     parts = by_share(ids, numbers, shares, split_seed=split_seed, class_names=class_names, where=where)
     return {
         name: Examples(
             values=[values[i] for i in positions],
-            labels=numbers[positions],
+            labels=numbers[positions] if class_names else [str(labels[i]) for i in positions],
             ids=[ids[i] for i in positions],
             bad=bad if name == "train" else (),
         )

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets: any dataset of images, sounds or texts with one label per example."""
+"""TensorFlow Datasets: images, sounds or texts with one label per example, or sounds with their transcripts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def tfds(
         validation: the same; must share no example with the others.
         test: the same.
         input: feature that is the input, where the dataset's supervised keys do not say it or say another.
-        label: the same for the label.
+        label: the same for the label; a text beside a sound is its transcript.
         fields: pattern of the file names whose fields selectors use; known for spoken_digit.
         source_rate: samples per second of the dataset's sounds, where TFDS does not state it.
         data_dir: folder of prepared datasets; before the environment's TFDS_DATA_DIR, before ~/tensorflow_datasets.
@@ -76,6 +76,7 @@ def tfds(
         sample_rate=dataset.sample_rate,
         channels=dataset.channels,
         origin=dataset.origin,
+        task="transcription" if dataset.transcribed else "classification",
     )
 
 
@@ -151,7 +152,10 @@ def _open(name: str, data_dir: str | None, *, input: str | None, label: str | No
         )
     input_key, label_key = _keys(info, input, label, origin)
     kind, sample_rate, channels = _kind(info.features[input_key], input_key, origin, source_rate)
-    names = (f"{input_key}/filename", "image/filename", "audio/filename", "filename", "file_name")
+    transcribed = kind == "audio" and _is_text(info.features[label_key])
+    names = [f"{input_key}/filename", "image/filename", "audio/filename", "filename", "file_name"]
+    if transcribed and "id" in info.features and _is_text(info.features["id"]):
+        names.append("id")
     return Dataset(
         builder=builder,
         origin=origin,
@@ -162,7 +166,8 @@ def _open(name: str, data_dir: str | None, *, input: str | None, label: str | No
         sample_rate=sample_rate,
         channels=channels,
         file_name=next((key for key in names if key in info.features), None),
-        class_names=_class_names(info.features[label_key], label_key, origin),
+        class_names=() if transcribed else _class_names(info.features[label_key], label_key, origin),
+        transcribed=transcribed,
     )
 
 
@@ -346,6 +351,12 @@ def _first_line(error: BaseException) -> str:
     return text[:200].rstrip(" .:")
 
 
+def _is_text(feature: Any) -> bool:
+    import numpy as np
+
+    return bool(feature.shape == () and feature.np_dtype == np.object_)  # Text, or a plain string
+
+
 def _class_names(feature: Any, key: str, origin: str) -> tuple[str, ...]:
     """Names of the classes; none for labels that are plain integers.
 
@@ -407,7 +418,7 @@ def _kind(feature: Any, key: str, origin: str, source_rate: int | None) -> tuple
                 f"data.source_rate: {origin} states {feature.sample_rate} Hz, not {rate}: leave the key out."
             )
         return "audio", int(rate), None
-    if feature.shape == () and feature.np_dtype == np.object_:  # Text, or a plain string
+    if _is_text(feature):
         return "text", None, None
     raise ToolkitError(
         f"{origin}: the feature '{key}' is {type(feature).__name__} {feature.shape} {feature.np_dtype}, which is "

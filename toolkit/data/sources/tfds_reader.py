@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from toolkit.data import audio
 from toolkit.data.examples import BadExample, Examples
 from toolkit.data.selections import field_pattern
 from toolkit.data.sources.tfrecord import whole_records
@@ -37,7 +38,8 @@ class Dataset:
     sample_rate: int | None
     channels: int | None
     file_name: str | None  # the feature that holds file names
-    class_names: tuple[str, ...]  # empty where labels are plain integers
+    class_names: tuple[str, ...]  # empty where labels are plain integers or transcripts
+    transcribed: bool  # labels are texts: what is said in a sound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,7 @@ class _Row:
     """One example; `reason` says why it cannot be used, and then value and label may be missing."""
 
     value: Any
-    label: int | None
+    label: int | str | None
     name: str
     tfds_id: str
     reason: str | None
@@ -107,54 +109,70 @@ def read(
         for start, stop in _runs(owner != ""):
             for position, row in enumerate(_iterate(dataset, split, start, stop, wanted), start):
                 rows[owner[position]].append(_row(dataset, row))
-    class_names, number = _classes(dataset, rows)
+    class_names, label = _classes(dataset, rows)
     names = [row.name for part in rows.values() for row in part if row.label is not None]
     # File names say more, but only some datasets make them unique over their splits.
     named = all(names) and len(set(names)) == len(names)
-    return class_names, {name: _examples(part, named, number) for name, part in rows.items()}
+    return class_names, {name: _examples(part, named, label) for name, part in rows.items()}
 
 
-def _examples(rows: Sequence[_Row], named: bool, number: Mapping[int, int]) -> Examples:
-    import numpy as np
-
+def _examples(
+    rows: Sequence[_Row], named: bool, labels: Callable[[Sequence[Any]], Positions | Sequence[str]]
+) -> Examples:
     def id(row: _Row) -> str:
         return row.name if named and row.name else row.tfds_id
 
     good = [row for row in rows if not row.reason]
     return Examples(
         values=tuple(row.value for row in good),
-        labels=np.array([number[row.label] for row in good if row.label is not None], np.int64),
+        labels=labels([row.label for row in good]),
         ids=tuple(id(row) for row in good),
         bad=tuple(BadExample(id(row), row.reason) for row in rows if row.reason),
     )
 
 
-def _classes(dataset: Dataset, rows: Mapping[str, Sequence[_Row]]) -> tuple[tuple[str, ...], dict[int, int]]:
-    """Class names, and which position each label of the dataset gets."""
+def _classes(
+    dataset: Dataset, rows: Mapping[str, Sequence[_Row]]
+) -> tuple[tuple[str, ...], Callable[[Sequence[Any]], Positions | Sequence[str]]]:
+    """Class names, and what turns labels of the dataset into ours: positions, or transcripts as they are."""
+    import numpy as np
+
+    if dataset.transcribed:
+        return (), tuple
     if dataset.class_names:
-        return dataset.class_names, {i: i for i in range(len(dataset.class_names))}
-    labels = sorted({row.label for part in rows.values() for row in part if row.label is not None})
-    return tuple(str(label) for label in labels), {label: i for i, label in enumerate(labels)}
+        return dataset.class_names, lambda labels: np.array(labels, np.int64)
+    found = sorted({int(row.label) for part in rows.values() for row in part if row.label is not None})
+    number = {label: i for i, label in enumerate(found)}
+    return tuple(map(str, found)), lambda labels: np.array([number[label] for label in labels], np.int64)
 
 
 def _row(dataset: Dataset, row: Mapping[str, Any]) -> _Row:
     if DAMAGE in row:
         return _Row(None, None, "", row["tfds_id"], row[DAMAGE])
-    value, label = row[dataset.input], int(row[dataset.label])
-    classes = len(dataset.class_names)
-    reason = f"label {label} stands for no class" if classes and not 0 <= label < classes else None
+    value = row[dataset.input]
+    label: int | str
+    if dataset.transcribed:
+        label, reason = _text(row[dataset.label], "transcript")
+    else:
+        label, classes = int(row[dataset.label]), len(dataset.class_names)
+        reason = f"label {label} stands for no class" if classes and not 0 <= label < classes else None
     if dataset.kind == "text":
-        try:
-            value = value.decode()
-        except UnicodeDecodeError as error:
-            value, reason = "", f"the text is not UTF-8 ({error.reason} at byte {error.start})"
-        else:
-            reason = reason or (None if value.strip() else "the text is empty")
+        value, wrong = _text(value, "text")
+        reason = reason or wrong
     elif dataset.kind == "audio" and not isinstance(value, bytes):
         value, wrong = _one_channel(value)
         reason = reason or wrong
     name = row[dataset.file_name].decode(errors="backslashreplace") if dataset.file_name else ""
     return _Row(value, label, name, row["tfds_id"], reason)
+
+
+def _text(content: bytes, word: str) -> tuple[str, str | None]:
+    """A text, and why it cannot be used."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        return "", f"the {word} is not UTF-8 ({error.reason} at byte {error.start})"
+    return text, None if text.strip() else f"the {word} is empty"
 
 
 def _one_channel(samples: Any) -> tuple[Any, str | None]:
@@ -240,11 +258,11 @@ def _one_by_one(dataset: Dataset, path: Path, positions: range, wanted: Sequence
 
 
 def _parser(dataset: Dataset, wanted: Sequence[str]) -> Callable[[Any], Mapping[str, Any]]:
-    """From a serialized example to the wanted features; sounds (arrays, maybe encoded) as TFDS knows how."""
+    """From a serialized example to the wanted features; arrays of samples as TFDS knows how."""
     import tensorflow as tf
     from tensorflow_datasets import features
 
-    if dataset.kind == "audio" and dataset.input in wanted:
+    if _holds_samples(dataset, wanted):
         chosen = features.FeaturesDict({key: dataset.builder.info.features[key] for key in wanted})
         parse: Callable[[Any], Mapping[str, Any]] = chosen.deserialize_example
         return parse
@@ -255,7 +273,17 @@ def _parser(dataset: Dataset, wanted: Sequence[str]) -> Callable[[Any], Mapping[
 def _form(dataset: Dataset, wanted: Sequence[str]) -> dict[str, Any]:
     import tensorflow as tf
 
-    return {key: tf.io.FixedLenFeature((), tf.int64 if key == dataset.label else tf.string) for key in wanted}
+    numbers = () if dataset.transcribed else (dataset.label,)
+    return {key: tf.io.FixedLenFeature((), tf.int64 if key in numbers else tf.string) for key in wanted}
+
+
+def _holds_samples(dataset: Dataset, wanted: Sequence[str]) -> bool:
+    """Whether there are arrays to parse; a sound may also be stored as a file, which TFDS calls lazy decoding."""
+    if dataset.kind != "audio" or dataset.input not in wanted:
+        return False
+    stored = dataset.builder.info.features[dataset.input].to_json_content()
+    # Files that we read ourselves stay as they are: TFDS would need tensorflow_io, and decoded they take twice as much.
+    return not (stored.lazy_decode and f".{stored.file_format}" in audio.SUFFIXES)
 
 
 def _parsed(dataset: Dataset, file: Any, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -265,7 +293,7 @@ def _parsed(dataset: Dataset, file: Any, wanted: Sequence[str]) -> Iterator[dict
 
     records = file_adapters.ADAPTER_FOR_FORMAT[dataset.builder.info.file_format].make_tf_data(file.filename)
     records = records.skip(file.skip).take(file.take)
-    if dataset.kind == "audio" and dataset.input in wanted:
+    if _holds_samples(dataset, wanted):
         parse = _parser(dataset, wanted)
         yield from records.map(parse, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator()
         return
