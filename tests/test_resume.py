@@ -39,6 +39,12 @@ model: {name: speech_lstm, units: 8, mels: 8, dropout: 0.3}
 optimizer: {name: adam, learning_rate: 1e-2, amsgrad: true, weight_decay: 1e-3}
 training: {epochs: 3, backend: %s, log_every: 3, plateau: {patience: 1, factor: 0.5}}
 """
+SPEECH = """
+data: {source: synthetic_speech, examples: 40, transcript_units: characters, batch_size: 8}
+model: {name: speech_ctc, layers: 1, units: 8, mels: 8, dropout: 0.3}
+optimizer: {name: adam, learning_rate: 1e-2}
+training: {epochs: 3, backend: %s, log_every: 3}
+"""
 PER_EPOCH = 6  # batches of IMAGES: 105 examples for training
 TIMES = {"seconds", "examples_per_second", "data_wait_share"}
 
@@ -56,7 +62,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     return {
         text: workflow.train(make_config(folder / str(i), text), run_dir=folder / f"run{i}")
-        for i, text in enumerate((IMAGES, AUDIO))
+        for i, text in enumerate((IMAGES, AUDIO, SPEECH))
     }
 
 
@@ -105,7 +111,14 @@ def assert_same(run, reference):
 @pytest.mark.parametrize(
     ("text", "steps"),
     # in the first epoch, at the end of one, in the middle of a window, after the last batch
-    [(IMAGES, (1, 4)), (IMAGES, (PER_EPOCH, 9)), (IMAGES, (3 * PER_EPOCH,)), (AUDIO, (1, 5, 8)), (AUDIO, (10, 13))],
+    [
+        (IMAGES, (1, 4)),
+        (IMAGES, (PER_EPOCH, 9)),
+        (IMAGES, (3 * PER_EPOCH,)),
+        (AUDIO, (1, 5, 8)),
+        (AUDIO, (10, 13)),
+        (SPEECH, (2, 6)),
+    ],
 )
 def test_a_resumed_run_ends_as_if_it_had_not_been_interrupted(tmp_path, whole, stop_after, text, steps):
     stop_after(*steps)

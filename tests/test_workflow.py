@@ -39,6 +39,14 @@ training: {epochs: 2, backend: %s}
 """
 
 
+SPEECH = """
+data: {source: synthetic_speech, words: 3, examples: 160, transcript_units: words, batch_size: 16, buckets: 1}
+model: {name: speech_ctc, layers: 1, units: 24, mels: 16, dropout: 0.0}
+optimizer: {name: adam, learning_rate: 1e-2, global_clipnorm: 1.0}
+training: {epochs: 12, backend: %s}
+"""
+
+
 @pytest.fixture
 def config(tmp_path):
     def make(text, *overrides):
@@ -358,3 +366,64 @@ def test_a_model_of_ones_own_is_trained_and_evaluated(config, tmp_path):
     directory = workflow.train(config(IMAGES), run_dir=tmp_path / "run", model=network())
     first = read_json(directory / "evaluation.json")["loss"]
     assert workflow.evaluate(directory, model=network()).loss == pytest.approx(first)
+
+
+@every_backend
+def test_speech_becomes_text(tmp_path, config, capsys):
+    """Train, evaluate with another decoding, and write down files."""
+    import soundfile
+
+    from toolkit.data.sources.synthetic import synthetic_speech
+
+    run = workflow.train(config(SPEECH), run_dir=tmp_path / "run")
+    figures = read_json(run / "evaluation.json")
+    with (run / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert figures["examples"] == len(rows) == 32
+    assert figures["right"] == np.mean([row["answer"] == row["text"] for row in rows])
+    assert figures["words"]["rate"] < 0.2  # silence alone is wrong in every word
+    assert not (run / "confusion.png").exists()
+    searched = workflow.evaluate(run, beam_width=8)
+    assert searched.decoding == "beam search, width 8"
+    assert searched.loss == pytest.approx(figures["loss"], rel=1e-5)
+    assert "word error rate" in capsys.readouterr().out
+    part = synthetic_speech(words=3, examples=160).splits["test"]
+    for i in range(2):
+        soundfile.write(tmp_path / f"{i}.wav", part.values[i], 8000)
+    found = workflow.predict(run, files=[tmp_path / "0.wav", tmp_path / "1.wav"], output=tmp_path / "texts.csv")
+    answers = {row["id"]: row["answer"] for row in rows}
+    assert found.texts == [answers[id] for id in part.ids[:2]]
+    with (tmp_path / "texts.csv").open(newline="") as file:
+        assert [row["text"] for row in csv.DictReader(file)] == found.texts
+    workflow.predict(run, files=[tmp_path / "0.wav"])
+    assert found.texts[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "training.best_metric=val_accuracy",
+            "training.best_metric is val_accuracy, but the data is for transcription",
+        ),
+        ("training.plateau={monitor: accuracy}", "training.plateau.monitor is accuracy"),
+        ("training.class_weights=balanced", "training.class_weights is set, but the data is for transcription"),
+        ("training.label_smoothing=0.1", "training.label_smoothing is 0.1"),
+        ("model={name: speech_lstm}", "model.name is speech_lstm, which gives one answer per example"),
+    ],
+)
+def test_what_transcription_does_not_have_is_refused(tmp_path, config, override, message):
+    with pytest.raises(ToolkitError, match=message):
+        workflow.train(config(SPEECH, override), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_recordings_too_short_for_their_transcript_are_left_out(tmp_path, config):
+    """Eight joined frames a step leave too few for four words; the run names who they were."""
+    short = ("model.stack=16", "data.max_bad_fraction=0.9", "training.epochs=1")
+    run = workflow.train(config(SPEECH, *short), run_dir=tmp_path / "run")
+    with (run / "bad_examples.csv").open(newline="") as file:
+        bad = list(csv.DictReader(file))
+    assert bad
+    assert all("its transcript needs" in row["reason"] for row in bad)
+    assert math.isfinite(read_json(run / "evaluation.json")["loss"])

@@ -25,6 +25,7 @@ SHIPPED: dict[str, dict[str, str]] = {
         "mnist_sample": "toolkit.data.sources.mnist_sample:mnist_sample",
         "synthetic_images": "toolkit.data.sources.synthetic:synthetic_images",
         "synthetic_audio": "toolkit.data.sources.synthetic:synthetic_audio",
+        "synthetic_speech": "toolkit.data.sources.synthetic:synthetic_speech",
         "synthetic_text": "toolkit.data.sources.synthetic:synthetic_text",
     },
     "models": {

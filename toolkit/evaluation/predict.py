@@ -109,7 +109,8 @@ def predict(
     """
     logits, _ = outputs(model, batches, report=report)
     require_finite(logits, ids)
-    return objective.decode(logits)
+    shares: np.ndarray = objective.decode(logits)
+    return shares
 
 
 def refuse_existing(path: Path) -> None:

@@ -191,9 +191,9 @@ class _Edits:
 
     @classmethod
     def of(cls, said: Sequence[Sequence[str]], written: Sequence[Sequence[str]]) -> _Edits:
-        from rapidfuzz.distance import Levenshtein
+        from rapidfuzz.distance import Editop, Levenshtein
 
-        def pair(edit: Levenshtein.Editop, one: Sequence[str], other: Sequence[str]) -> tuple[str, str]:
+        def pair(edit: Editop, one: Sequence[str], other: Sequence[str]) -> tuple[str, str]:
             return (
                 "" if edit.tag == "insert" else one[edit.src_pos],
                 "" if edit.tag == "delete" else other[edit.dest_pos],

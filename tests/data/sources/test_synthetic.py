@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit.data.sources.synthetic import synthetic_audio, synthetic_images, synthetic_text
+from toolkit.data.sources.synthetic import synthetic_audio, synthetic_images, synthetic_speech, synthetic_text
 from toolkit.errors import ToolkitError
 
 
 def plain(source):
     return [
-        (name, np.asarray(value).tobytes() if not isinstance(value, str | bytes) else value, int(label))
+        (name, np.asarray(value).tobytes() if not isinstance(value, str | bytes) else value, label)
         for part in source.splits.values()
         for name, value, label in zip(part.ids, part.values, part.labels, strict=True)
     ]
@@ -39,6 +39,18 @@ def test_audio():
     assert len({len(value) for value in values}) > 10
 
 
+def test_speech():
+    source = synthetic_speech(words=2, examples=40, rate=4000, seconds=0.2, longest=3)
+    assert (source.kind, source.task, source.class_names, source.sample_rate) == ("audio", "transcription", (), 4000)
+    assert {name: len(part) for name, part in source.splits.items()} == {"train": 28, "validation": 4, "test": 8}
+    for part in source.splits.values():
+        for samples, text in zip(part.values, part.labels, strict=True):
+            assert samples.dtype == np.int16
+            assert len(samples) == 400 + 1200 * len(text.split())
+    said = {word for part in source.splits.values() for text in part.labels for word in text.split()}
+    assert len(said) == 2
+
+
 def test_text():
     source = synthetic_text(examples=40, words=12)
     values = [value for part in source.splits.values() for value in part.values]
@@ -46,7 +58,7 @@ def test_text():
     assert all(3 <= len(value.split()) <= 12 for value in values)
 
 
-@pytest.mark.parametrize("make", [synthetic_images, synthetic_audio, synthetic_text])
+@pytest.mark.parametrize("make", [synthetic_images, synthetic_audio, synthetic_speech, synthetic_text])
 def test_equal_seeds_give_equal_examples(make):
     assert plain(make()) == plain(make())
     assert plain(make()) != plain(make(seed=1))

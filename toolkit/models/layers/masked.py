@@ -108,8 +108,9 @@ class MaskedPooling(keras.layers.Layer):
 class StackedFrames(keras.layers.Layer):
     """Neighbouring frames joined to one: `(batch, time, features)` → `(batch, ⌈time / stack⌉, stack · features)`.
 
-    The mask becomes true where one of the joined frames is valid. Frames that are missing at the end are 0, as padding
-    has to be, so that a clip's joined frames do not depend on the length that it is padded to.
+    The mask is true where the first of the joined frames is valid: valid frames come before padding. Frames that are
+    missing at the end are 0, as padding has to be, so that a clip's joined frames do not depend on the length that it
+    is padded to.
 
     Args:
         stack: how many frames are joined.
@@ -122,11 +123,9 @@ class StackedFrames(keras.layers.Layer):
     def call(self, sequence: Any, valid: Any) -> tuple[Any, Any]:
         """Joined frames and their mask."""
         joined = (ops.shape(sequence)[1] + self.stack - 1) // self.stack
-        fill = ((0, 0), (0, self.stack - 1))
-        sequence = ops.pad(sequence, (*fill, (0, 0)))[:, : joined * self.stack]
-        valid = ops.pad(valid, fill, constant_values=False)[:, : joined * self.stack]
+        sequence = ops.pad(sequence, ((0, 0), (0, self.stack - 1), (0, 0)))[:, : joined * self.stack]
         sequence = ops.reshape(sequence, (-1, joined, self.stack * sequence.shape[-1]))
-        return sequence, ops.any(ops.reshape(valid, (-1, joined, self.stack)), axis=2)
+        return sequence, valid[:, :: self.stack]  # a clip begins with its valid frames
 
     def compute_output_spec(self, sequence: Any, valid: Any) -> tuple[Any, Any]:
         """Shapes and types of frames and mask."""
