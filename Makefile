@@ -6,6 +6,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 CONFIG ?= configs/quickstart.yaml
 PYTEST_ARGS ?=
+# Most of a test's time is one thread that traces or compiles. A file stays with one process, for what its tests share.
+PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -54,14 +56,14 @@ quickstart: .venv/core.stamp
 test: test-tensorflow test-jax test-torch
 
 test-tensorflow: .venv/torch.stamp
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m 'not long' $(PYTEST_ARGS)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m 'not long' $(PARALLEL) $(PYTEST_ARGS)
 
 test-jax: .venv/torch.stamp
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m 'every_backend and not long' $(PYTEST_ARGS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m 'every_backend and not long' $(PARALLEL) $(PYTEST_ARGS)
 
 # One thread: two that spin beside another job make a torch LSTM 30 times slower.
 test-torch: .venv/torch.stamp
-	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'every_backend and not long' $(PYTEST_ARGS)
+	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'every_backend and not long' $(PARALLEL) $(PYTEST_ARGS)
 
 test-long: .venv/torch.stamp
 	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)

@@ -371,10 +371,10 @@ def test_lazy_embedding_in_fit(jit):
 @pytest.mark.parametrize(
     ("options", "stay"),
     [
-        ({}, set()),
-        ({"decay_biases_and_norms": False}, {"a/bias", "norm/gamma"}),
-        ({"exclude_from_decay": ["bias$", "embedding"]}, {"a/bias", "embedding/embeddings"}),
-        ({"exclude_from_decay": ["^a/"], "decay_biases_and_norms": False}, {"a/bias", "a/kernel", "norm/gamma"}),
+        ({}, []),
+        ({"decay_biases_and_norms": False}, ["a/bias", "norm/gamma"]),
+        ({"exclude_from_decay": ["bias$", "embedding"]}, ["a/bias", "embedding/embeddings"]),
+        ({"exclude_from_decay": ["^a/"], "decay_biases_and_norms": False}, ["a/bias", "a/kernel", "norm/gamma"]),
     ],
     ids=str,
 )
@@ -387,8 +387,8 @@ def test_what_does_not_decay(options, stay):
             variables.append(keras.Variable(np.ones(shape, "float32"), name=name))
     optimizer = Adam(0.1, weight_decay=0.5, **options)
     optimizer.apply([ops.zeros(v.shape) for v in variables], variables)
-    moved = {path for path, v in zip(shapes, variables, strict=True) if ops.convert_to_numpy(v).max() < 1}
-    assert set(shapes) - moved == stay
+    values = dict(zip(shapes, map(ops.convert_to_numpy, variables), strict=True))
+    assert sorted(path for path, value in values.items() if value.max() == 1) == sorted(stay)
 
 
 # State ----------------------------------------------------------------------------------------------------------------
