@@ -155,7 +155,7 @@ optimizer:
         "training",
         "c.yaml:4: data.pth: there is no such key (did you mean 'path'?), allowed: source, path, validation, test, split_seed, "
         "augmentation, batch_size, buckets, cache, evaluation_batch_size, image_size, max_bad_fraction, max_tokens, "
-        "sample_rate, vocabulary_size",
+        "sample_rate, transcript_units, vocabulary_size",
         "c.yaml:5: data.augmentation.flipp: there is no such key (did you mean 'flip'?), allowed: flip, shift, zoom, rotation, "
         "colour, erasing",
         "c.yaml:10: optimizer.schedule.evry: there is no such key (did you mean 'every'?), allowed: name, every, factor",

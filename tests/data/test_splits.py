@@ -327,6 +327,23 @@ def test_a_class_that_is_too_small_is_named():
         share([str(i) for i in range(12)], [0] * 10 + [1] * 2)
 
 
+def test_without_classes_all_examples_are_one_stratum():
+    def whole(ids):
+        parts = by_share(
+            ids,
+            np.zeros(len(ids), int),
+            {"test": 0.2, "validation": 0.1},
+            split_seed=0,
+            class_names=(),
+            where="made",
+        )
+        return {ids[i]: name for name, found in parts.items() for i in found}
+
+    assert whole(IDS) == share(IDS, [0] * len(IDS), classes=1)
+    with pytest.raises(ToolkitError, match="made holds 2 examples that can be used, but needs at least 3"):
+        whole(IDS[:2])
+
+
 def test_shares_that_leave_nothing():
     assert check_shares({"validation": 0.1, "test": 0.2}) == []
     assert [key for key, _ in check_shares({"validation": 0.0, "test": 0.2})] == ["validation"]

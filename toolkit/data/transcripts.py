@@ -42,9 +42,10 @@ def normalize(text: str) -> str:
 
     Everything else is a space; the typographic apostrophe is `'`. Done twice, it changes nothing more.
     """
-    if not text.isascii():  # lower case may come apart again: NFC once more
-        text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
-    text = _REPEATED.sub(" ", text.lower().translate(_KEPT))
+    text = text.lower()
+    if not text.isascii():  # after lower case, whose letters have composed forms that the capitals have not
+        text = unicodedata.normalize("NFC", text)
+    text = _REPEATED.sub(" ", text.translate(_KEPT))
     return " ".join(word for word in map(_bare, text.split()) if word)
 
 
