@@ -22,6 +22,7 @@ def speech_lstm(
     mels: Size = 40,
     low_hz: NonNegative = 20.0,
     high_hz: Positive | None = None,
+    convolutions: tuple[Size, ...] = (),
     cell: Literal["lstm", "gru"] = "lstm",
     layers: Size = 1,
     units: Size = 128,
@@ -29,7 +30,7 @@ def speech_lstm(
     pooling: Literal["mean", "max", "last"] = "mean",
     dropout: Share = 0.3,
 ) -> keras.Model:
-    """Waveform → log-mel → normalisation per clip → recurrent layers → pooling over time → logits.
+    """Waveform → log-mel → normalisation per clip → convolutions → recurrent layers → pooling over time → logits.
 
     Inputs: `samples`, float32 `(batch, time)` in [-1, 1], and `lengths`, int32 `(batch,)`, how many samples of each row
     are sound; what follows is ignored at every step. Output: float32 `(batch, classes)`, logits.
@@ -40,6 +41,8 @@ def speech_lstm(
         mels: frequency bands.
         low_hz: where the lowest band begins.
         high_hz: where the highest band ends; None for half of the sample rate.
+        convolutions: channels of convolutions over time, each over 5 steps with stride 2 and ReLU, so that it halves
+            the number of steps that the recurrent layers take; none by default.
         cell: kind of the recurrent layers.
         layers: number of recurrent layers, one on the other.
         units: width of a recurrent layer, in each direction.
@@ -52,13 +55,14 @@ def speech_lstm(
             do not fit below half of the sample rate, or are too many for the frame.
 
     Source: Hochreiter & Schmidhuber 1997 (LSTM), Cho et al. 2014 (GRU, arXiv:1406.1078), Schuster & Paliwal 1997
-    (bidirectional); the features are `toolkit.models.layers.log_mel`'s.
+    (bidirectional), Sainath et al. 2015 (convolutions before an LSTM, doi:10.1109/ICASSP.2015.7178838); the features
+    are `toolkit.models.layers.log_mel`'s.
     """
     import keras
     from keras import layers as kl
 
     from toolkit.models.layers.log_mel import LogMel
-    from toolkit.models.layers.masked import MaskedPooling, UtteranceNormalization
+    from toolkit.models.layers.masked import MaskedPooling, StridedConvolution, UtteranceNormalization
 
     check_data(spec, "audio", model="speech_lstm")
     rate = spec.sample_rate or 0
@@ -72,6 +76,9 @@ def speech_lstm(
     )
     x, valid = log_mel(samples, lengths)  # (batch, frames, mels), (batch, frames)
     x = UtteranceNormalization(name="normalize")(x, valid)
+    for i, channels in enumerate(convolutions, start=1):
+        x, valid = StridedConvolution(channels, width=5, stride=2, name=f"convolution{i}")(x, valid)
+        x = kl.Dropout(dropout, name=f"convolution{i}_dropout")(x)
     for i in range(1, layers + 1):
         whole = i < layers or pooling != "last"
         recurrent = (kl.LSTM if cell == "lstm" else kl.GRU)(units, return_sequences=whole, name=f"recurrent{i}")

@@ -66,6 +66,49 @@ class UtteranceNormalization(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
+class StridedConvolution(keras.layers.Layer):
+    """Convolution over time with ReLU that looks at valid steps alone, at every `stride`th of them.
+
+    `(batch, time, any)` and bool `(batch, time)` → `(batch, ceil(time / stride), channels)` and its mask. Keras's own
+    padding would stand elsewhere for sequences of another length, and so make padding count.
+
+    Args:
+        channels: of the convolution.
+        width: steps that it sees, the middle one among them.
+        stride: from one step to the next.
+    """
+
+    def __init__(self, channels: int, *, width: int, stride: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.channels, self.width, self.stride = channels, width, stride
+        self.convolution = keras.layers.Conv1D(
+            channels, width, strides=stride, activation="relu", dtype=self.dtype_policy, name="convolution"
+        )
+
+    def build(self, sequence_shape: Any, valid_shape: Any) -> None:
+        """Make the weights of the convolution."""
+        self.convolution.build(sequence_shape)
+
+    def call(self, sequence: Any, valid: Any) -> tuple[Any, Any]:
+        """The convolved steps and their mask."""
+        x = sequence * ops.cast(valid[:, :, None], sequence.dtype)
+        before = (self.width - 1) // 2
+        x = ops.pad(x, ((0, 0), (before, self.width - 1 - before), (0, 0)))
+        return self.convolution(x), valid[:, :: self.stride]
+
+    def compute_output_spec(self, sequence: Any, valid: Any) -> tuple[Any, Any]:
+        """Shapes and types of steps and mask."""
+        batch, time, _ = sequence.shape
+        time = None if time is None else -(-time // self.stride)
+        steps = keras.KerasTensor((batch, time, self.channels), dtype=self.compute_dtype)
+        return steps, keras.KerasTensor((batch, time), dtype="bool")
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything the constructor needs."""
+        return {**super().get_config(), "channels": self.channels, "width": self.width, "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable(package="toolkit")
 class MaskedPooling(keras.layers.Layer):
     """Mean or maximum over the valid steps: `(batch, time, features)` → float32 `(batch, features)`.
 
