@@ -41,7 +41,7 @@ training: {epochs: 3, backend: %s, log_every: 3, plateau: {patience: 1, factor: 
 """
 SPEECH = """
 data: {source: synthetic_speech, examples: 40, transcript_units: characters, batch_size: 8}
-model: {name: speech_ctc, layers: 1, units: 8, mels: 8, dropout: 0.3}
+model: {name: speech_ctc, convolutions: [8], layers: 1, units: 8, mels: 8, dropout: 0.3}
 optimizer: {name: adam, learning_rate: 1e-2}
 training: {epochs: 3, backend: %s, log_every: 3}
 """

@@ -41,7 +41,7 @@ training: {epochs: 2, backend: %s}
 
 SPEECH = """
 data: {source: synthetic_speech, words: 3, examples: 160, transcript_units: words, batch_size: 16, buckets: 1}
-model: {name: speech_ctc, layers: 1, units: 24, mels: 16, dropout: 0.0}
+model: {name: speech_ctc, convolutions: [16], layers: 1, units: 24, mels: 16, dropout: 0.0}
 optimizer: {name: adam, learning_rate: 1e-2, global_clipnorm: 1.0}
 training: {epochs: 12, backend: %s}
 """
@@ -419,8 +419,8 @@ def test_what_transcription_does_not_have_is_refused(tmp_path, config, override,
 
 
 def test_recordings_too_short_for_their_transcript_are_left_out(tmp_path, config):
-    """Eight joined frames a step leave too few for four words; the run names who they were."""
-    short = ("model.stack=16", "data.max_bad_fraction=0.9", "training.epochs=1")
+    """Frames of 160 ms are too few for words of 150 ms; the run names whose."""
+    short = ("model.convolutions=[4, 4, 4, 4]", "data.max_bad_fraction=0.9", "training.epochs=1")
     run = workflow.train(config(SPEECH, *short), run_dir=tmp_path / "run")
     with (run / "bad_examples.csv").open(newline="") as file:
         bad = list(csv.DictReader(file))

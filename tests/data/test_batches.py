@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from toolkit.config.options import Augmentation
+from toolkit.data.augment import KINDS as CHANGED
 from toolkit.data.augment import augment
+from toolkit.data.augment_sounds import augment_sounds
 from toolkit.data.batches import batch_ids, check_augmentation, evaluation_batches, training_batches
 from toolkit.data.load import load
 from toolkit.data.order import permutation
 from toolkit.errors import ToolkitError
 
-AUGMENTATION = {"flip": "horizontal", "shift": 0.1, "zoom": 0.1, "rotation": 5.0, "colour": 0.2, "erasing": 0.5}
+AUGMENTATION = {
+    "image": {"flip": "horizontal", "shift": 0.1, "zoom": 0.1, "rotation": 5.0, "colour": 0.2, "erasing": 0.5},
+    "audio": {"speed": 0.2, "noise": 0.3},
+}
 KINDS = ["image", "audio", "text"]
 
 
@@ -101,7 +107,7 @@ def test_sounds_beyond_the_last_edge_are_padded_to_a_multiple_of_it(loaded):
 @pytest.mark.parametrize("kind", KINDS)
 def test_skipping_gives_the_tail_of_the_epoch(loaded, kind):
     data = loaded(kind)
-    options = {"batch_size": 6, "seed": 1, "epoch": 4, "augmentation": AUGMENTATION if kind == "image" else {}}
+    options = {"batch_size": 6, "seed": 1, "epoch": 4, "augmentation": AUGMENTATION.get(kind)}
     whole = listed(training_batches(data.splits["train"], data.spec, **options))
     same(listed(training_batches(data.splits["train"], data.spec, skip=4, **options)), whole[4:])
     assert listed(training_batches(data.splits["train"], data.spec, skip=6, **options)) == []
@@ -146,23 +152,47 @@ def test_augmentation_belongs_to_the_example_not_to_its_place(loaded):
     data = loaded("image")
     train = data.splits["train"]
     options = {"batch_size": 6, "seed": 2, "epoch": 3}
-    batches = listed(training_batches(train, data.spec, augmentation=AUGMENTATION, **options))
+    batches = listed(training_batches(train, data.spec, augmentation=AUGMENTATION["image"], **options))
     for step, (inputs, _) in enumerate(batches):
         for id, row in zip(batch_ids(train, step=step, **options), inputs["image"], strict=True):
             i = train.ids.index(id)
-            alone = augment(tf.constant(train.table.rows[i : i + 1]), 2, 3, [i], **AUGMENTATION)
+            alone = augment(tf.constant(train.table.rows[i : i + 1]), 2, 3, [i], **AUGMENTATION["image"])
             np.testing.assert_array_equal(row, alone[0])
             assert (row != train.table.rows[i]).any()
 
 
-@pytest.mark.parametrize("kind", ["audio", "text"])
-def test_only_pictures_are_augmented(loaded, kind):
+def test_sounds_are_changed_with_their_lengths_and_alone_alike(loaded):
+    data = loaded("audio")
+    train = data.splits["train"]
+    options = {"batch_size": 6, "seed": 2, "epoch": 3}
+    [first, *_] = listed(training_batches(train, data.spec, augmentation=AUGMENTATION["audio"], **options))
+    ids = batch_ids(train, step=0, **options)
+    for id, row, length in zip(ids, first[0]["samples"], first[0]["lengths"], strict=True):
+        i = train.ids.index(id)
+        sound = train.table.row(i).astype("float32")[None] / 32768
+        before = tf.constant([sound.shape[1]], tf.int32)
+        alone, lengths = augment_sounds(tf.constant(sound), before, 2, 3, [i], edges=(1,), **AUGMENTATION["audio"])
+        if lengths[0] < before[0]:  # a slower one is bounded by the edges, which are others here
+            assert length == lengths[0]
+            np.testing.assert_array_equal(row[:length], alone[0, :length])
+        assert not row[length:].any() and row[:length].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "changes"),
+    [("audio", "shift", "pictures"), ("text", "shift", "pictures"), ("image", "speed", "sounds")],
+)
+def test_each_kind_of_data_has_its_own_augmentation(loaded, kind, key, changes):
     data = loaded(kind)
-    check_augmentation(data.spec, {"flip": None, "shift": 0.0})
-    with pytest.raises(ToolkitError, match=rf"data\.augmentation\.shift changes pictures, but the data is {kind}"):
+    check_augmentation(data.spec, {"flip": None, "shift": 0.0, "noise": 0.0})
+    with pytest.raises(ToolkitError, match=rf"data\.augmentation\.{key} changes {changes}, but the data is {kind}"):
         training_batches(
-            data.splits["train"], data.spec, batch_size=4, seed=0, epoch=0, augmentation={"flip": None, "shift": 0.1}
+            data.splits["train"], data.spec, batch_size=4, seed=0, epoch=0, augmentation={"flip": None, key: 0.1}
         )
+
+
+def test_every_option_of_the_config_changes_one_kind():
+    assert list(CHANGED) == list(Augmentation.model_fields)
 
 
 @pytest.mark.parametrize("kind", ["image", "audio"])
@@ -201,7 +231,7 @@ class Receiver(keras.Model):
 
 for source in ("synthetic_images", "synthetic_audio", "synthetic_text"):
     data = load(source, {"examples": 60})
-    augmentation = AUGMENTATION if data.spec.kind == "image" else {}
+    augmentation = AUGMENTATION.get(data.spec.kind)
     batches = training_batches(
         data.splits["train"], data.spec, batch_size=8, seed=5, epoch=1, skip=1, augmentation=augmentation
     )

@@ -46,19 +46,24 @@ SPECS = {
 SMALL: dict[str, list[dict[str, Any]]] = {
     "mnist_dense": [{"hidden": 17, "dropout": 0.4}],
     # So many units that some are alive for some of the rows, whatever the seed.
-    "simple_cnn": [{"filters": (4, 5), "units": 19}, {"filters": (4, 5), "units": 19, "batch_norm": True}],
+    "simple_cnn": [
+        {"filters": (4, 5), "units": 19},
+        {"filters": (4, 5), "convolutions": 2, "units": 19, "batch_norm": True},
+    ],
     "cat_dog_cnn": [{"stem": 4, "blocks": ((5,), (6, 8))}],
     "speech_lstm": [
         {"mels": 12, "units": 5},
         {"mels": 12, "units": 5, "cell": "gru", "layers": 2, "bidirectional": True, "pooling": "max"},
+        {"mels": 12, "units": 5, "convolutions": (4, 6)},
     ],
     "speech_ctc": [
-        {"mels": 12, "units": 5},
-        {"mels": 12, "units": 5, "cell": "gru", "layers": 1, "bidirectional": False, "stack": 1},
+        {"mels": 12, "convolutions": (6,), "units": 5},
+        {"mels": 12, "convolutions": (), "units": 5, "cell": "gru", "layers": 1, "bidirectional": False},
     ],
     "text_transformer": [
         {"width": 8, "heads": 2, "feed_forward": 10},
         {"width": 8, "heads": 4, "feed_forward": 10, "blocks": 2, "norm": "post", "pooling": "max", "dropout": 0.0},
+        {"width": 8, "heads": 2, "feed_forward": 10, "ngram": 4, "stride": 3, "token_dropout": 0.2},
     ],
 }
 CASES = [(name, arguments) for name in registry.names("models") for arguments in SMALL.get(name, [{}])]

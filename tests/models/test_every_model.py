@@ -72,16 +72,22 @@ COUNTS = [
     ("simple_cnn", {}, DIGITS, 320 + 18_496 + 401_536 + 1_290),
     # the same, each convolution with 4 numbers per channel in place of its bias
     ("simple_cnn", {"batch_norm": True}, DIGITS, 288 + 128 + 18_432 + 256 + 401_536 + 1_290),
+    # two convolutions to a pooling: 3·3·32·32 + 32 and 3·3·64·64 + 64 more than with one
+    ("simple_cnn", {"convolutions": 2}, DIGITS, 320 + 9_248 + 18_496 + 36_928 + 401_536 + 1_290),
     # 5·5·3·32; 3·3·(32·64 + 64·96 + 96·128 + 128·192 + 192·256 + 256·256); 4·(32+64+96+128+192+256+256); 256·2 + 2
     ("cat_dog_cnn", {}, PHOTOS, 2_400 + 1_437_696 + 4_096 + 514),
     # LSTM: 4·128·(40 + 128 + 1); 128·10 + 10
     ("speech_lstm", {}, SOUNDS, 86_528 + 1_290),
     # two directions of a GRU, 3·64·(40 + 64 + 2), then of 3·64·(128 + 64 + 2); 128·10 + 10
     ("speech_lstm", {"cell": "gru", "units": 64, "layers": 2, "bidirectional": True}, SOUNDS, 40_704 + 74_496 + 1_290),
-    # two directions of an LSTM, 4·128·(2·40 + 128 + 1), then of 4·128·(256 + 128 + 1); 256·11 + 11
-    ("speech_ctc", {}, DIGIT_NAMES, 214_016 + 394_240 + 2_827),
+    # 5·40·96 + 96, 5·96·128 + 128; LSTM: 4·128·(128 + 128 + 1); 128·10 + 10
+    ("speech_lstm", {"convolutions": (96, 128)}, SOUNDS, 19_296 + 61_568 + 131_584 + 1_290),
+    # 5·40·128 + 128; two directions of an LSTM, 4·128·(128 + 128 + 1), then of 4·128·(256 + 128 + 1); 256·11 + 11
+    ("speech_ctc", {}, DIGIT_NAMES, 25_728 + 263_168 + 394_240 + 2_827),
     # 20,000·64; 256·64; attention 4·64·64; 64·128 + 128, 128·64 + 64; three norms of 2·64; 64·2 + 2
     ("text_transformer", {}, TEXTS, 1_280_000 + 16_384 + 16_384 + 8_320 + 8_256 + 384 + 130),
+    # a convolution more: 5·64·64 + 64
+    ("text_transformer", {"ngram": 5, "stride": 2}, TEXTS, 1_329_858 + 20_544),
     # post: the norm at the end is missing
     ("text_transformer", {"norm": "post"}, TEXTS, 1_280_000 + 16_384 + 16_384 + 8_320 + 8_256 + 256 + 130),
 ]

@@ -32,6 +32,17 @@ def test_simple_cnn_is_convolution_and_pooling_twice_then_dense(specs):
     ]
 
 
+def test_simple_cnn_with_two_convolutions_to_a_pooling(specs):
+    assert steps(build("simple_cnn", {"convolutions": 2, "filters": (8, 9)}, specs["image"]))[:6] == [
+        "3x3/1 8",
+        "3x3/1 8",
+        "MaxPooling2D 16x24x8",
+        "3x3/1 9",
+        "3x3/1 9",
+        "MaxPooling2D 8x12x9",
+    ]
+
+
 def test_cat_dog_cnn_is_the_reference_network(specs):
     assert steps(build("cat_dog_cnn", {}, specs["image"])) == [
         "5x5/2 32",

@@ -16,7 +16,7 @@ from toolkit.tasks import transcription
 
 @pytest.fixture
 def model(specs, trained):
-    built = build("speech_ctc", {"mels": 12, "units": 5, "stack": 3}, specs["speech"])
+    built = build("speech_ctc", {"mels": 12, "units": 5, "convolutions": (6,)}, specs["speech"])
     set_arrays(built, trained(get_arrays(built)), where="test")
     return built
 
@@ -52,7 +52,7 @@ def test_padding_adds_nothing_to_the_text(model, specs, make_batch):
 
 def test_frames_of_samples(specs):
     spec = dataclasses.replace(specs["speech"], sample_rate=8000)
-    for arguments in ({}, {"stack": 3}, {"stack": 1, "frame_ms": 32.0, "hop_ms": 16.0}):
+    for arguments in ({}, {"convolutions": (3, 4)}, {"convolutions": (), "frame_ms": 32.0, "hop_ms": 16.0}):
         built = build("speech_ctc", {"mels": 12, "units": 2, "layers": 1, **arguments}, spec)
         for samples in (1, 279, 280, 8000):
             inputs = {"samples": np.zeros((1, samples), "float32"), "lengths": np.array([samples], "int32")}
@@ -81,7 +81,7 @@ def test_a_small_model_learns_to_write_two_tones():
     samples = 0.3 * np.sin(2 * np.pi * pitch[:, :, None] * time) * np.hanning(1000) + rng.normal(0, 1e-3, (64, 3, 1000))
     inputs = {"samples": samples.reshape(64, 3000).astype("float32"), "lengths": np.full(64, 3000, "int32")}
     packed = np.array([[*row[row > 0], *row[row == 0]] for row in labels], "int32")
-    built = build("speech_ctc", {"mels": 16, "units": 24, "layers": 1, "dropout": 0.0}, spec)
+    built = build("speech_ctc", {"mels": 16, "units": 24, "layers": 1, "convolutions": (16,), "dropout": 0.0}, spec)
     built.compile(keras.optimizers.Adam(0.01), transcription.CTC())
     built.fit(inputs, packed, batch_size=16, epochs=60, verbose=0)
     expected = [transcription.to_text(row[row > 0], spec) for row in packed]

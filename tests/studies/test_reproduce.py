@@ -69,6 +69,38 @@ def test_each_seed_is_trained_once(recipe, commands, tmp_path):
     assert "stands in results/results.json already" in said[-1]
 
 
+def test_variants_are_trained_with_the_first_seed_and_kept_beside_the_recipe(recipe, commands, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "VARIANTS", {"small": {"fewer": ("data.classes=2",), "wide": ("model.units=9",)}})
+    said = []
+    rows = reproduce([recipe], seeds=(3, 1), say=said.append)
+    assert [(row.variant, row.seed) for row in rows] == [("", 3), ("", 1), ("fewer", 3), ("wide", 3)]
+    assert verbs(commands) == ["train", "evaluate"] * 4
+    assert commands[4][-4:] == ["--set", "data.classes=2", "--set", "seed=3"]
+    file = tmp_path / "results" / "results.json"
+    assert sorted(results.read(file), key=str) == sorted(rows, key=str)
+    assert len({row.config for row in rows}) == 3
+    assert "small, fewer, seed 3" in said[-2]
+
+    commands.clear()
+    assert reproduce([recipe], seeds=(3, 1), say=said.append) == rows
+    assert commands == []
+    # A variant that is measured in another way leaves the rows of the others where they are.
+    monkeypatch.setattr(module, "VARIANTS", {"small": {"fewer": ("data.classes=4",), "wide": ("model.units=9",)}})
+    again = reproduce([recipe], seeds=(3, 1), say=said.append)
+    assert verbs(commands) == ["train", "evaluate"]
+    assert [new == old for new, old in zip(again, rows, strict=True)] == [True, True, False, True]
+    assert len(results.read(file)) == 4
+
+
+def test_variants_are_of_recipes_and_valid():
+    from toolkit.config.shipped import find_config
+
+    assert set(module.VARIANTS) <= set(module.RECIPES)
+    for recipe, variants in module.VARIANTS.items():
+        for overrides in variants.values():
+            load(find_config(recipe), overrides)
+
+
 def test_another_config_takes_the_place_of_the_row(recipe, commands, tmp_path):
     reproduce([recipe], say=lambda line: None)
     Path(recipe).write_text(CONFIG.replace("1e-2", "5e-3"))

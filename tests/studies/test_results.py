@@ -8,7 +8,7 @@ from scipy import stats
 
 from toolkit.errors import ToolkitError
 from toolkit.studies import results
-from toolkit.studies.reproduce import BEGIN, END, RECIPES, write_documents
+from toolkit.studies.reproduce import BEGIN, BY_HAND, END, RECIPES, write_documents
 from toolkit.studies.results import Count, Row
 
 
@@ -78,10 +78,20 @@ def test_the_same_best_epoch_with_another_last_is_not_the_same():
 
 
 def test_rows_come_back_as_they_were_written(tmp_path):
-    rows = [row(recipe="mnist_cnn", seed=1), row(recipe="mnist_cnn"), row(recipe="mnist_dense"), row(recipe="my_own")]
+    rows = [
+        row(recipe="mnist_cnn", seed=1),
+        row(recipe="mnist_cnn"),
+        row(recipe="mnist_dense"),
+        row(recipe="my_own"),
+        row(variant="theo"),
+    ]
     path = tmp_path / "results" / "results.json"
-    results.write(path, [rows[3], *rows[:3]])
-    assert results.read(path) == [rows[2], rows[1], rows[0], rows[3]]
+    results.write(path, [rows[4], rows[3], *rows[:3]])
+    assert results.read(path) == [rows[2], rows[1], rows[0], rows[4], rows[3]]
+    without = json.loads(path.read_text())
+    del without["rows"][0]["variant"]  # as rows were before there were variants
+    path.write_text(json.dumps(without))
+    assert results.read(path)[0] == rows[2]
     assert results.read(tmp_path / "none.json") == []
 
 
@@ -138,6 +148,42 @@ def test_only_the_table_between_the_marks_of_the_readme_changes(tmp_path):
     assert readme.read_text() == "no marks"
 
 
+def test_what_is_written_by_hand_stays(tmp_path):
+    write_documents(tmp_path, [row()])
+    page = tmp_path / "docs" / "results.md"
+    page.write_text(page.read_text() + f"\n{BY_HAND}\n\nnotes\n")
+    write_documents(tmp_path, [row(), row(940, 1)])
+    assert page.read_text() == results.document([row(), row(940, 1)]) + f"\n{BY_HAND}\n\nnotes\n"
+
+
+def test_speakers_have_a_table_of_their_own():
+    speakers = [
+        row(900, recipe="spoken_digit_lstm", variant="theo", baseline_right=700),
+        row(800, recipe="spoken_digit_lstm", variant="george", baseline_right=500, only_ours=1, only_baseline=1),
+        row(850, recipe="spoken_digit_gru", variant="theo"),
+    ]
+    document = results.document([row(980, recipe="spoken_digit_lstm"), *speakers])
+    lines = [line for line in document.partition("## Speakers never heard")[2].splitlines() if line.startswith("| `")]
+    parts = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert parts[0][:6] == [
+        "`spoken_digit_lstm`",
+        "theo",
+        "1,000",
+        "**90.00 %** (87.98 to 91.71)",
+        "70.00 %",
+        "better (p < 0.001)",
+    ]
+    assert parts[1][5] == "no difference shown (p = 1.000)"
+    assert parts[2][:5] == ["`spoken_digit_lstm`", "mean", "2,000", "**85.00 %**", "60.00 %"]
+    assert [part[1] for part in parts[3:5]] == ["theo", "mean"]
+    assert "| `spoken_digit_lstm`, without theo | 0 |" in document
+    # The recipe's own figure, here and in README, holds the recipe's own rows alone.
+    assert cells(document, "spoken_digit_lstm")["accuracy (95 % interval)"].startswith("**98.00 %**")
+    short = results.short([row(980, recipe="spoken_digit_lstm"), *speakers])
+    assert "98.00 %" in short and "90.00 %" not in short
+    assert "Speakers" not in results.document([row()])
+
+
 def test_published_figures_stand_beside_shipped_recipes():
     from toolkit.config.shipped import shipped_configs
 
@@ -146,6 +192,7 @@ def test_published_figures_stand_beside_shipped_recipes():
 
 def test_the_documents_in_the_repository_are_those_of_its_results(repository):
     rows = results.read(repository / "results" / "results.json")
-    assert (repository / "docs" / "results.md").read_text(encoding="utf-8") == results.document(rows)
+    written = (repository / "docs" / "results.md").read_text(encoding="utf-8").partition(f"\n{BY_HAND}")[0]
+    assert written == results.document(rows)
     assert f"{BEGIN}\n{results.short(rows)}\n{END}" in (repository / "README.md").read_text(encoding="utf-8")
     assert json.dumps([dataclasses.asdict(one) for one in rows]).count("dirty") == 0

@@ -18,7 +18,7 @@ class Options(BaseModel):
 
 
 class Augmentation(Options):
-    """Random changes to the pictures of the training split, drawn anew in every epoch."""
+    """Random changes to the pictures or sounds of the training split, drawn anew in every epoch."""
 
     flip: Annotated[
         Literal["horizontal", "vertical", "both"] | None, Field(description="mirror half of the pictures")
@@ -33,6 +33,10 @@ class Augmentation(Options):
     erasing: Annotated[
         Probability, Field(description="probability that a rectangle of 2 to 20 % of the area is filled with mid-grey")
     ] = 0
+    speed: Annotated[
+        Share, Field(description="play faster by a factor between 1 - speed and 1 + speed; the pitch moves, too")
+    ] = 0
+    noise: Annotated[Share, Field(description="add white noise with an RMS of up to this share of the sound's")] = 0
 
 
 class DataOptions(Options):
@@ -59,7 +63,8 @@ class DataOptions(Options):
         Literal["characters", "words"] | None, Field(description="what transcripts are written in; null: characters")
     ] = None
     augmentation: Annotated[
-        Augmentation | None, Field(description="random changes to the pictures of the training split; null: none")
+        Augmentation | None,
+        Field(description="random changes to the pictures or sounds of the training split; null: none"),
     ] = None
     max_bad_fraction: Annotated[
         Share, Field(description="share of a split's examples that may be unreadable before the run stops")

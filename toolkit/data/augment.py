@@ -20,6 +20,12 @@ ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = 3.0
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to grey
 
+KINDS = {
+    **dict.fromkeys(("flip", "shift", "zoom", "rotation", "colour", "erasing"), "image"),
+    **dict.fromkeys(("speed", "noise"), "audio"),
+}
+"""What each key of `data.augmentation` changes."""
+
 Flip = Literal["horizontal", "vertical", "both"]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from toolkit.data import augment
+from toolkit.data.augment_sounds import augment_sounds
 from toolkit.data.load import Split, steps_per_epoch
 from toolkit.data.order import permutation
 from toolkit.data.spec import DataSpec
@@ -24,11 +25,11 @@ _AHEAD = 4  # batches that are ready
 
 def check_augmentation(spec: DataSpec, augmentation: Mapping[str, Any]) -> None:
     """Raises ToolkitError where `data.augmentation` asks for what examples of this kind cannot have."""
-    wanted = augment.active(dict(augmentation))
-    if wanted and spec.kind != "image":
-        raise ToolkitError(
-            f"data.augmentation.{next(iter(wanted))} changes pictures, but the data is {spec.kind}: remove it."
-        )
+    for name in augment.active(dict(augmentation)):
+        kind = augment.KINDS[name]
+        if kind != spec.kind:
+            changed = {"image": "pictures", "audio": "sounds"}[kind]
+            raise ToolkitError(f"data.augmentation.{name} changes {changed}, but the data is {spec.kind}: remove it.")
 
 
 def training_batches(
@@ -51,6 +52,7 @@ def training_batches(
     steps = steps_per_epoch(split, batch_size)
     augmentation = augmentation or {}
     check_augmentation(spec, augmentation)
+    changes = augment.active(dict(augmentation))
     inputs = _reader(split.table, spec)
     labels = tf.constant(split.labels, tf.int32)
 
@@ -59,7 +61,12 @@ def training_batches(
         indices = permutation(seed, epoch, len(split), positions)
         batch = inputs(indices)
         if spec.kind == "image":
-            batch = {"image": augment.augment(batch["image"], seed, epoch, indices, **augmentation)}
+            batch = {"image": augment.augment(batch["image"], seed, epoch, indices, **changes)}
+        if spec.kind == "audio":
+            samples, lengths = augment_sounds(
+                batch["samples"], batch["lengths"], seed, epoch, indices, edges=spec.lengths, **changes
+            )
+            batch = {"samples": samples, "lengths": lengths}
         return batch, tf.gather(labels, indices)
 
     return _mapped(tf.data.Dataset.range(skip, max(skip, steps)), read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.data.spec import DataSpec
@@ -21,14 +22,14 @@ def speech_ctc(
     mels: Size = 40,
     low_hz: NonNegative = 20.0,
     high_hz: Positive | None = None,
-    stack: Size = 2,
+    convolutions: tuple[Size, ...] = (128,),
     cell: Literal["lstm", "gru"] = "lstm",
     layers: Size = 2,
     units: Size = 128,
     bidirectional: bool = True,
     dropout: Share = 0.3,
 ) -> keras.Model:
-    """Waveform → log-mel → normalisation per clip → recurrent layers → logits of every frame, for CTC.
+    """Waveform → log-mel → normalisation per clip → convolutions → recurrent layers → logits of every frame, for CTC.
 
     Inputs: `samples`, float32 `(batch, time)` in [-1, 1], and `lengths`, int32 `(batch,)`, how many samples of each row
     are sound; what follows is ignored at every step. Output: float32 `(batch, frames, units of the vocabulary + 1)`,
@@ -41,32 +42,31 @@ def speech_ctc(
         mels: frequency bands.
         low_hz: where the lowest band begins.
         high_hz: where the highest band ends; None for half of the sample rate.
-        stack: spectra that are joined to one frame of the recurrent layers: fewer frames are faster, but each unit of
-            a transcript needs one, and a repeated unit one more.
+        convolutions: channels of convolutions over time, each over 5 steps with stride 2 and ReLU, which halves the
+            number of steps: fewer are faster, but each unit of a transcript needs one, and a repeated unit one more.
         cell: kind of the recurrent layers.
         layers: number of recurrent layers, one on the other.
         units: width of a recurrent layer, in each direction.
         bidirectional: read every layer's input forwards and backwards, and join the two.
-        dropout: share of each recurrent layer's output that is set to zero in training, in [0, 1).
+        dropout: share of each convolution's and recurrent layer's output that is set to zero in training, in [0, 1).
 
     Raises:
         ToolkitError: the data are no sounds with transcripts, a frame holds fewer than two samples or is shorter than
             the hop, the bands do not fit below half of the sample rate, or are too many for the frame.
 
     Source: Graves et al. 2006, "Connectionist Temporal Classification"; Graves et al. 2013 (arXiv:1303.5778) for stacks
-    of bidirectional LSTMs under it; Sak et al. 2015 (arXiv:1507.06947) for joined frames.
+    of bidirectional LSTMs under it; Amodei et al. 2016 (arXiv:1512.02595) for strided convolutions before them.
     """
     import keras
     from keras import layers as kl
 
-    from toolkit.models.layers.masked import CertainBlanks, StackedFrames
+    from toolkit.models.layers.masked import CertainBlanks
 
     check_data(spec, "audio", model="speech_ctc", task="transcription")
     front: dict[str, Any] = {"frame_ms": frame_ms, "hop_ms": hop_ms, "low_hz": low_hz, "high_hz": high_hz}
     refuse(speech_input.check(front))
     inputs, x, valid = speech_input.log_mel_input(spec, mels=mels, **front)
-    if stack > 1:
-        x, valid = StackedFrames(stack, name="stack")(x, valid)  # (batch, frames, stack · mels), (batch, frames)
+    x, valid = speech_input.convolved(x, valid, convolutions, dropout=dropout)
     for i in range(1, layers + 1):
         recurrent = (kl.LSTM if cell == "lstm" else kl.GRU)(units, return_sequences=True, name=f"recurrent{i}")
         if bidirectional:
@@ -79,11 +79,17 @@ def speech_ctc(
 
 
 def speech_ctc_frames(
-    samples: int, rate: int, *, frame_ms: float = 25.0, hop_ms: float = 10.0, stack: int = 2, **_: Any
+    samples: int,
+    rate: int,
+    *,
+    frame_ms: float = 25.0,
+    hop_ms: float = 10.0,
+    convolutions: Sequence[int] = (128,),
+    **_: Any,
 ) -> int:
     """How many frames `speech_ctc` with these hyperparameters makes of `samples` samples at `rate` Hz: at least one."""
     frames: int = speech_input.count_log_mel_frames(samples, rate, frame_ms=frame_ms, hop_ms=hop_ms)
-    return -(-frames // stack)
+    return int(-(-frames // 2 ** len(convolutions)))
 
 
 speech_ctc.check = speech_input.check  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.data.spec import DataSpec
@@ -39,6 +39,18 @@ def log_mel_input(
     features, valid = log_mel(samples, lengths)  # (batch, frames, mels), (batch, frames)
     features = UtteranceNormalization(name="normalize")(features, valid)
     return {"samples": samples, "lengths": lengths}, features, valid
+
+
+def convolved(x: Any, valid: Any, convolutions: Sequence[int], *, dropout: float) -> tuple[Any, Any]:
+    """Convolutions of so many channels over time, each over 5 steps with stride 2, which halves the number of steps."""
+    from keras import layers as kl
+
+    from toolkit.models.layers.masked import StridedConvolution
+
+    for i, channels in enumerate(convolutions, start=1):
+        x, valid = StridedConvolution(channels, width=5, stride=2, name=f"convolution{i}")(x, valid)
+        x = kl.Dropout(dropout, name=f"convolution{i}_dropout")(x)
+    return x, valid
 
 
 def count_log_mel_frames(samples: Any, rate: int, *, frame_ms: float, hop_ms: float) -> Any:

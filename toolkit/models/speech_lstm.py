@@ -21,6 +21,7 @@ def speech_lstm(
     mels: Size = 40,
     low_hz: NonNegative = 20.0,
     high_hz: Positive | None = None,
+    convolutions: tuple[Size, ...] = (),
     cell: Literal["lstm", "gru"] = "lstm",
     layers: Size = 1,
     units: Size = 128,
@@ -28,7 +29,7 @@ def speech_lstm(
     pooling: Literal["mean", "max", "last"] = "mean",
     dropout: Share = 0.3,
 ) -> keras.Model:
-    """Waveform → log-mel → normalisation per clip → recurrent layers → pooling over time → logits.
+    """Waveform → log-mel → normalisation per clip → convolutions → recurrent layers → pooling over time → logits.
 
     Inputs: `samples`, float32 `(batch, time)` in [-1, 1], and `lengths`, int32 `(batch,)`, how many samples of each row
     are sound; what follows is ignored at every step. Output: float32 `(batch, classes)`, logits.
@@ -39,6 +40,8 @@ def speech_lstm(
         mels: frequency bands.
         low_hz: where the lowest band begins.
         high_hz: where the highest band ends; None for half of the sample rate.
+        convolutions: channels of convolutions over time, each over 5 steps with stride 2 and ReLU, so that it halves
+            the number of steps that the recurrent layers take; none by default.
         cell: kind of the recurrent layers.
         layers: number of recurrent layers, one on the other.
         units: width of a recurrent layer, in each direction.
@@ -51,7 +54,8 @@ def speech_lstm(
             do not fit below half of the sample rate, or are too many for the frame.
 
     Source: Hochreiter & Schmidhuber 1997 (LSTM), Cho et al. 2014 (GRU, arXiv:1406.1078), Schuster & Paliwal 1997
-    (bidirectional); the features are `toolkit.models.layers.log_mel`'s.
+    (bidirectional), Sainath et al. 2015 (convolutions before an LSTM, doi:10.1109/ICASSP.2015.7178838); the features
+    are `toolkit.models.layers.log_mel`'s.
     """
     import keras
     from keras import layers as kl
@@ -62,6 +66,7 @@ def speech_lstm(
     front: dict[str, Any] = {"frame_ms": frame_ms, "hop_ms": hop_ms, "low_hz": low_hz, "high_hz": high_hz}
     refuse(speech_input.check(front))
     inputs, x, valid = speech_input.log_mel_input(spec, mels=mels, **front)
+    x, valid = speech_input.convolved(x, valid, convolutions, dropout=dropout)
     for i in range(1, layers + 1):
         whole = i < layers or pooling != "last"
         recurrent = (kl.LSTM if cell == "lstm" else kl.GRU)(units, return_sequences=whole, name=f"recurrent{i}")

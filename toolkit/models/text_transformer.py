@@ -17,6 +17,8 @@ def text_transformer(
     spec: DataSpec,
     *,
     width: Size = 64,
+    ngram: Size = 1,
+    stride: Size = 1,
     heads: Size = 2,
     blocks: Size = 1,
     feed_forward: Size = 128,
@@ -24,8 +26,9 @@ def text_transformer(
     pooling: Literal["mean", "max"] = "mean",
     dropout: Share = 0.1,
     embedding_dropout: Share = 0.1,
+    token_dropout: Share = 0.0,
 ) -> keras.Model:
-    """Token and position embedding → encoder blocks → pooling over the words → logits.
+    """Token and position embedding → a convolution, if asked for → encoder blocks → pooling over the words → logits.
 
     Input: `tokens`, int32 `(batch, time)`, 0 for padding at the end, time at most the last of the data's `lengths`.
     Output: float32 `(batch, classes)`, logits. Padding is masked in attention and pooling; a text without any word is
@@ -33,6 +36,8 @@ def text_transformer(
 
     Args:
         width: of a token's vector.
+        ngram: tokens that a convolution before the first block sees at once; 1 and `stride` 1: there is none.
+        stride: tokens from one place of that convolution to the next: the blocks see so many times fewer positions.
         heads: of each attention; each has width / heads dimensions.
         blocks: encoder blocks, one on the other: attention, then two dense layers, each with a residual.
         feed_forward: units of a block's first dense layer, with ReLU.
@@ -40,7 +45,8 @@ def text_transformer(
         pooling: mean or maximum over the words.
         dropout: share of attention weights, of each half block's output and of the pooled features set to zero in
             training, in [0, 1).
-        embedding_dropout: share of the embeddings set to zero in training, in [0, 1).
+        embedding_dropout: share of the embeddings' numbers set to zero in training, in [0, 1).
+        token_dropout: share of the tokens whose whole vector is set to zero in training, in [0, 1).
 
     Raises:
         ToolkitError: the data are no texts, or `heads` does not divide `width`.
@@ -51,7 +57,7 @@ def text_transformer(
     import keras
     from keras import layers
 
-    from toolkit.models.layers.masked import MaskedPooling, PaddingMask
+    from toolkit.models.layers.masked import MaskedPooling, PaddingMask, StridedConvolution
     from toolkit.models.layers.position_embedding import PositionEmbedding
 
     check_data(spec, "text", model="text_transformer")
@@ -59,8 +65,13 @@ def text_transformer(
     tokens = keras.Input((None,), dtype="int32", name="tokens")
     valid = PaddingMask(name="padding_mask")(tokens)  # (batch, time)
     x = layers.Embedding(len(spec.vocabulary), width, name="token_embedding")(tokens)  # (batch, time, width)
+    # Before the positions are added: a token that is dropped leaves its place behind.
+    x = layers.Dropout(token_dropout, noise_shape=(None, None, 1), name="token_dropout")(x)
     x = PositionEmbedding(spec.lengths[-1], name="position_embedding")(x)
     x = layers.Dropout(embedding_dropout, name="embedding_dropout")(x)
+    if ngram > 1 or stride > 1:
+        x, valid = StridedConvolution(width, width=ngram, stride=stride, name="ngrams")(x, valid)
+        x = layers.Dropout(dropout, name="ngrams_dropout")(x)
     for i in range(1, blocks + 1):
         attend = _attention(valid, width=width, heads=heads, dropout=dropout, name=f"block{i}_attention")
         x = _residual(x, attend, norm=norm, dropout=dropout, name=f"block{i}_attention")

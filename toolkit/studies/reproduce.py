@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 RECIPES = tuple(results.PUBLISHED)
 BEGIN, END = "<!-- results: written by scripts/reproduce.py -->", "<!-- end of results -->"
+BY_HAND = "<!-- what follows is written by hand -->"
 # Keys of a config that do not change what comes out.
 _FREE = ("name", "seed", "data.cache", "training.checkpoint", "training.log_every")
 
@@ -43,6 +44,13 @@ class Quick:
     overrides: tuple[str, ...]
     floor: float
 
+
+SPEAKERS = ("george", "jackson", "nicolas", "theo", "yweweler")
+VARIANTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    recipe: {speaker: (f"data.test={{speaker: {speaker}}}",) for speaker in SPEAKERS}
+    for recipe in ("spoken_digit_lstm", "spoken_digit_gru")
+}
+"""Other ways to measure a recipe, by name: what is set. Each is trained with the first of the seeds."""
 
 QUICK: Mapping[str, Quick] = {
     "mnist_dense": Quick(("training.epochs=2",), 0.93),
@@ -66,7 +74,12 @@ QUICK: Mapping[str, Quick] = {
         ),
         0.60,
     ),
+    "cats_vs_dogs_small": Quick(("training.epochs=4", "data.image_size=[64, 64]", "data.test=train[96%:]"), 0.55),
+    "cats_vs_dogs_small_augmented": Quick(
+        ("training.epochs=6", "data.image_size=[64, 64]", "data.test=train[96%:]"), 0.55
+    ),
     "spoken_digit_lstm": Quick(("training.epochs=6",), 0.70),
+    "spoken_digit_gru": Quick(("training.epochs=6",), 0.70),
     "imdb_transformer": Quick(("training.epochs=1", "data.max_tokens=100", "data.test=test[40%:60%]"), 0.75),
 }
 
@@ -83,12 +96,12 @@ def reproduce(
 
     Args:
         recipes: names of shipped configs, or YAML files.
-        seeds: of each.
+        seeds: of each; the variants of a recipe are trained with the first alone.
         again: train what is there anew, and say whether it is the same; the results stay as they are.
         say: takes a line for people.
 
     Returns:
-        The rows of `recipes` and `seeds`.
+        The rows of `recipes` and `seeds`, and of the recipes' variants.
 
     Raises:
         ToolkitError: no such recipe, or its data is not at hand.
@@ -96,31 +109,40 @@ def reproduce(
     """
     file = root / "results" / "results.json"
     found, failed = [], []
-    for case in (Case(find_config(recipe), say) for recipe in recipes):
-        recipe = case.recipe
-        for seed in seeds:
-            rows = results.read(file)
-            known = [row for row in rows if case.is_of(row)]
-            same = [row for row in known if row.seed == seed]
-            if same and not again:
-                say(f"{recipe}, seed {seed}: {same[0].best.accuracy:.2%} stands in {file} already")
-                found += same
-                continue
-            row = case.row(root / "runs", seed, anew=again)
-            found.append(row)
-            if again and known:
-                verdict = results.judge(known, row)
-                say(f"{recipe}, seed {seed}: {row.best.accuracy:.2%}, {verdict}")
-                failed += [f"{recipe}, seed {seed}"] if verdict == results.NOT_REPRODUCED else []
-                continue
-            # What another config or other data gave is no row of this recipe any more.
-            others = [other for other in rows if other.recipe != recipe or (case.is_of(other) and other.seed != seed)]
-            results.write(file, [*others, row])
-            write_documents(root, results.read(file))
-            say(f"{recipe}, seed {seed}: {row.best.accuracy:.2%}; the row is in {file}")
+    for case, seed in _cases(recipes, seeds, say):
+        told = f"{case.title}, seed {seed}"
+        rows = results.read(file)
+        known = [row for row in rows if case.is_of(row)]
+        same = [row for row in known if row.seed == seed]
+        if same and not again:
+            say(f"{told}: {same[0].best.accuracy:.2%} stands in {file} already")
+            found += same
+            continue
+        row = case.row(root / "runs", seed, anew=again)
+        found.append(row)
+        if again and known:
+            verdict = results.judge(known, row)
+            say(f"{told}: {row.best.accuracy:.2%}, {verdict}")
+            failed += [told] if verdict == results.NOT_REPRODUCED else []
+            continue
+        # What another config or other data gave is no row of this case any more.
+        others = [other for other in rows if not case.names(other) or (case.is_of(other) and other.seed != seed)]
+        results.write(file, [*others, row])
+        write_documents(root, results.read(file))
+        say(f"{told}: {row.best.accuracy:.2%}; the row is in {file}")
     if failed:
         raise RunFailed(f"not reproduced: {'; '.join(failed)}. Their runs are in {root / 'runs'}.")
     return found
+
+
+def _cases(recipes: Sequence[str], seeds: Sequence[int], say: Callable[[str], object]) -> Iterator[tuple[Case, int]]:
+    """What is trained: each recipe with every seed, then its variants with the first."""
+    for path in map(find_config, recipes):
+        case = Case(path, say)
+        for seed in seeds:
+            yield case, seed
+        for variant, overrides in VARIANTS.get(case.recipe, {}).items():
+            yield Case(path, say, variant, overrides), seeds[0]
 
 
 def reproduce_quickly(
@@ -148,9 +170,14 @@ def reproduce_quickly(
 
 
 def write_documents(root: Path, rows: Sequence[Row]) -> None:
-    """`docs/results.md`, and the table between the marks in `README.md`, where there is such a file."""
+    """`docs/results.md`, and the table between the marks in `README.md`, where there is such a file.
+
+    What stands in `docs/results.md` from the mark `BY_HAND` on is kept.
+    """
     (root / "docs").mkdir(exist_ok=True)
-    write_text(root / "docs" / "results.md", results.document(rows))
+    page = root / "docs" / "results.md"
+    _, mark, by_hand = (page.read_text(encoding="utf-8") if page.exists() else "").partition(BY_HAND)
+    write_text(page, results.document(rows) + (f"\n{mark}{by_hand}" if mark else ""))
     readme = root / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
     if BEGIN in text and END in text:
@@ -162,9 +189,13 @@ def write_documents(root: Path, rows: Sequence[Row]) -> None:
 class Case:
     """A recipe with its data, read once, and its baseline, fitted once where it is needed."""
 
-    def __init__(self, path: Path, say: Callable[[str], object]) -> None:
-        config = load(path)
+    def __init__(
+        self, path: Path, say: Callable[[str], object], variant: str = "", overrides: Sequence[str] = ()
+    ) -> None:
+        config = load(path, overrides)
         self.path, self.recipe, self.say = path, config.name, say
+        self.variant, self.overrides = variant, overrides
+        self.title = f"{self.recipe}, {variant}" if variant else self.recipe
         stages.set_up(config)
         self.data: Data = stages.read_data(config, lambda line: None)
         self.fingerprints = stages.fingerprints(self.data)
@@ -172,16 +203,20 @@ class Case:
         self._baseline: Baseline | None = None
 
     def is_of(self, row: Row) -> bool:
-        """Whether `row` is of this recipe as it is now, on this data."""
-        return (row.recipe, row.config, row.fingerprints) == (self.recipe, self.hash, self.fingerprints)
+        """Whether `row` is of this recipe and variant as they are now, on this data."""
+        return self.names(row) and (row.config, row.fingerprints) == (self.hash, self.fingerprints)
+
+    def names(self, row: Row) -> bool:
+        """Whether `row` is of this recipe and variant, as they are now or were once."""
+        return (row.recipe, row.variant) == (self.recipe, self.variant)
 
     def row(self, folder: Path, seed: int, *, anew: bool) -> Row:
         """Train with `seed`, or go on with a training that was interrupted, and measure."""
-        name = f"{self.recipe}-seed{seed}-{self.hash[:8]}"
+        name = "-".join(filter(None, (self.recipe, self.variant, f"seed{seed}", self.hash[:8])))
         directory = _new(folder, f"{name}-again") if anew else folder / name
         record = directory / runs.RECORD
         if not record.exists():
-            _toolkit("train", self.path, "--run-dir", directory, *_sets([f"seed={seed}"]))
+            _toolkit("train", self.path, "--run-dir", directory, *_sets([*self.overrides, f"seed={seed}"]))
         elif trust.read_record(record)["state"] != "finished":
             _toolkit("train", "--resume", directory)
         if not (directory / "evaluation-last.json").exists():
@@ -203,6 +238,7 @@ class Case:
         last = trust.read_json(directory / "evaluation-last.json")
         return Row(
             recipe=self.recipe,
+            variant=self.variant,
             seed=seed,
             config=self.hash,
             fingerprints=self.fingerprints,
@@ -224,7 +260,7 @@ class Case:
     def _fit(self) -> Baseline:
         from toolkit.studies.baselines import baseline
 
-        self.say(f"{self.recipe}: fitting a baseline")
+        self.say(f"{self.title}: fitting a baseline")
         return baseline(self.data)
 
 

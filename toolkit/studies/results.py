@@ -35,7 +35,8 @@ class Row:
     """One training of a recipe.
 
     Attributes:
-        recipe, seed, config, fingerprints: what was trained; `config` is a hash, without the seed.
+        recipe, variant, seed, config, fingerprints: what was trained; `variant` names another way to measure the
+            recipe, "" its own; `config` is a hash, without the seed.
         best, last: of the test part, by the weights of the best epoch and of the last.
         apart: as `best`, without the test examples whose content stands in train or validation, too.
         validation: the accuracy that the best epoch had there, and the last.
@@ -62,6 +63,7 @@ class Row:
     seconds: float
     machine: str
     commit: str
+    variant: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,14 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = {
             "best validation 95.75 %, last epoch 87.1 %, at 180 px", "keras.io, Image classification from scratch"
         ),
     ),
+    "cats_vs_dogs_small": (
+        Published("about 71 %, a similar network at 150 px", "Chollet 2018, Deep Learning with Python"),
+    ),
+    "cats_vs_dogs_small_augmented": (
+        Published("about 82 %, a similar network at 150 px", "Chollet 2018, Deep Learning with Python"),
+    ),
     "spoken_digit_lstm": (Published("96 to 97 %, mostly on random splits", "various"),),
+    "spoken_digit_gru": (Published("96 to 97 %, mostly on random splits", "various"),),
     "imdb_transformer": (
         Published("87.45 %, chosen on the test set", "keras.io, Text classification with Transformer"),
         Published("88 to 89 %", "logistic regression on TF-IDF, various"),
@@ -109,10 +118,10 @@ def read(path: Path) -> list[Row]:
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
-    """Replace `path`, whole or not at all; rows by recipe, in the order of the published figures, and seed."""
+    """Replace `path`, whole or not at all; rows by recipe, in the order of the published figures, variant and seed."""
     known = list(PUBLISHED)
     place = {name: i for i, name in enumerate(known)}
-    ordered = sorted(rows, key=lambda row: (place.get(row.recipe, len(known)), row.recipe, row.seed))
+    ordered = sorted(rows, key=lambda row: (place.get(row.recipe, len(known)), row.recipe, row.variant, row.seed))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(
         path, json.dumps({"format": FORMAT, "rows": [dataclasses.asdict(row) for row in ordered]}, indent=1) + "\n"
@@ -167,20 +176,17 @@ def judge(known: Sequence[Row], again: Row) -> str:
 
 def document(rows: Sequence[Row]) -> str:
     """`docs/results.md`."""
-    parts = [
-        _HEAD,
-        _table(_COLUMNS, rows),
-        _BESIDE,
-        _table(_BESIDE_COLUMNS, rows),
-        _WHERE,
-        _lines(_EVERY_COLUMNS, rows),
-    ]
+    own, variants = [row for row in rows if not row.variant], [row for row in rows if row.variant]
+    parts = [_HEAD, _table(_COLUMNS, own), _BESIDE, _table(_BESIDE_COLUMNS, own)]
+    if variants:
+        parts += [_SPEAKERS, _speakers(variants)]
+    parts += [_WHERE, _lines(_EVERY_COLUMNS, rows)]
     return "\n\n".join(parts) + "\n"
 
 
 def short(rows: Sequence[Row]) -> str:
     """README's table."""
-    return _table({name: _COLUMNS[name] for name in _SHORT}, rows)
+    return _table({name: _COLUMNS[name] for name in _SHORT}, [row for row in rows if not row.variant])
 
 
 def _groups(rows: Sequence[Row]) -> list[list[Row]]:
@@ -192,6 +198,19 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 def _table(columns: Mapping[str, Callable[[Sequence[Row]], str]], rows: Sequence[Row]) -> str:
     return _lines(columns, _groups(rows))
+
+
+def _speakers(variants: Sequence[Row]) -> str:
+    """A line per recipe and speaker, and after those of a recipe their mean."""
+    lines = []
+    for group in _groups(variants):
+        mean = statistics.fmean(row.best.accuracy for row in group)
+        baseline = statistics.fmean(row.baseline_right / row.best.examples for row in group)
+        lines.append(_lines(_SPEAKER_COLUMNS, group).splitlines())
+        examples = f"{sum(row.best.examples for row in group):,}"
+        cells = [f"`{group[0].recipe}`", "mean", examples, f"**{_percent(mean)}**", _percent(baseline), "", "", ""]
+        lines[-1].append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines[0][:2], *(line for part in lines for line in part[2:])])
 
 
 def _lines(columns: Mapping[str, Callable[[Any], str]], of: Sequence[Any]) -> str:
@@ -251,8 +270,18 @@ _BESIDE_COLUMNS: dict[str, Callable[[Sequence[Row]], str]] = {
     "the recipe is": lambda rows: against_baseline(middle(rows)),
     "published": _published,
 }
-_EVERY_COLUMNS: dict[str, Callable[[Row], str]] = {
+_SPEAKER_COLUMNS: dict[str, Callable[[Row], str]] = {
     "recipe": lambda row: f"`{row.recipe}`",
+    "unseen speaker": lambda row: row.variant,
+    "test examples": lambda row: f"{row.best.examples:,}",
+    "accuracy (95 % interval)": lambda row: _with_interval([row]),
+    "baseline": lambda row: _percent(row.baseline_right / row.best.examples),
+    "the recipe is": against_baseline,
+    "validation, speakers it knows": lambda row: _percent(row.validation[0]),
+    "commit": lambda row: row.commit,
+}
+_EVERY_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "recipe": lambda row: f"`{row.recipe}`" + (f", without {row.variant}" if row.variant else ""),
     "seed": lambda row: str(row.seed),
     "best epoch": lambda row: f"{row.epochs[0]} of {row.epochs[1]}",
     "validation": lambda row: _percent(row.validation[0]),
@@ -277,6 +306,10 @@ The baseline is fitted by scikit-learn to the same training part, and its streng
 the validation part (`toolkit/studies/baselines.py`). *Better* and *worse* are said where McNemar's exact test
 on the same test examples, for the seed with the median accuracy, gives p < 0.05. Published figures are of
 other splits, sizes or ways of choosing, as said."""
+_SPEAKERS = """## Speakers never heard
+
+The speaker named is left out of training and validation, and is the whole test part; the others are split as in
+the recipe. The same commands measure this, with the first seed. The mean is over speakers, each counting alike."""
 _WHERE = "## Every training"
 
 

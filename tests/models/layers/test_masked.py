@@ -8,7 +8,6 @@ from toolkit.models.layers.masked import (
     CertainBlanks,
     MaskedPooling,
     PaddingMask,
-    StackedFrames,
     UtteranceNormalization,
 )
 from toolkit.models.layers.position_embedding import PositionEmbedding
@@ -68,18 +67,6 @@ def test_positions_are_added_and_no_longer_ones_accepted(sequence):
 def test_an_unknown_pooling_is_refused():
     with pytest.raises(ValueError, match="pooling is 'median': use one of mean, max"):
         MaskedPooling("median")
-
-
-@pytest.mark.every_backend
-def test_neighbouring_frames_are_joined(sequence):
-    sequence = sequence * VALID[:, :, None]
-    found, valid = StackedFrames(4)(sequence, VALID)
-    assert numpy(valid).tolist() == [[True, True], [True, False], [True, False]]
-    whole = np.concatenate([sequence, np.zeros((3, 2, 5), "float32")], axis=1)
-    np.testing.assert_array_equal(numpy(found), whole.reshape(3, 2, 20))
-    cut, valid = StackedFrames(4)(sequence[1:, :4], VALID[1:, :4])  # the same clips, padded less
-    np.testing.assert_array_equal(numpy(cut), numpy(found)[1:, :1])
-    assert numpy(valid).tolist() == [[True], [True]]
 
 
 @pytest.mark.every_backend

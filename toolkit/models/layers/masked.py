@@ -66,6 +66,49 @@ class UtteranceNormalization(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
+class StridedConvolution(keras.layers.Layer):
+    """Convolution over time with ReLU that looks at valid steps alone, at every `stride`th of them.
+
+    `(batch, time, any)` and bool `(batch, time)` → `(batch, ceil(time / stride), channels)` and its mask. Keras's own
+    padding would stand elsewhere for sequences of another length, and so make padding count.
+
+    Args:
+        channels: of the convolution.
+        width: steps that it sees, the middle one among them.
+        stride: from one step to the next.
+    """
+
+    def __init__(self, channels: int, *, width: int, stride: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.channels, self.width, self.stride = channels, width, stride
+        self.convolution = keras.layers.Conv1D(
+            channels, width, strides=stride, activation="relu", dtype=self.dtype_policy, name="convolution"
+        )
+
+    def build(self, sequence_shape: Any, valid_shape: Any) -> None:
+        """Make the weights of the convolution."""
+        self.convolution.build(sequence_shape)
+
+    def call(self, sequence: Any, valid: Any) -> tuple[Any, Any]:
+        """The convolved steps and their mask."""
+        x = sequence * ops.cast(valid[:, :, None], sequence.dtype)
+        before = (self.width - 1) // 2
+        x = ops.pad(x, ((0, 0), (before, self.width - 1 - before), (0, 0)))
+        return self.convolution(x), valid[:, :: self.stride]
+
+    def compute_output_spec(self, sequence: Any, valid: Any) -> tuple[Any, Any]:
+        """Shapes and types of steps and mask."""
+        batch, time, _ = sequence.shape
+        time = None if time is None else -(-time // self.stride)
+        steps = keras.KerasTensor((batch, time, self.channels), dtype=self.compute_dtype)
+        return steps, keras.KerasTensor((batch, time), dtype="bool")
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything the constructor needs."""
+        return {**super().get_config(), "channels": self.channels, "width": self.width, "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable(package="toolkit")
 class MaskedPooling(keras.layers.Layer):
     """Mean or maximum over the valid steps: `(batch, time, features)` → float32 `(batch, features)`.
 
@@ -102,41 +145,6 @@ class MaskedPooling(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Everything the constructor needs."""
         return {**super().get_config(), "pooling": self.pooling}
-
-
-@keras.saving.register_keras_serializable(package="toolkit")
-class StackedFrames(keras.layers.Layer):
-    """Neighbouring frames joined to one: `(batch, time, features)` → `(batch, ⌈time / stack⌉, stack · features)`.
-
-    The mask is true where the first of the joined frames is valid: valid frames come before padding. Frames that are
-    missing at the end are 0, as padding has to be, so that a clip's joined frames do not depend on the length that it
-    is padded to.
-
-    Args:
-        stack: how many frames are joined.
-    """
-
-    def __init__(self, stack: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.stack = stack
-
-    def call(self, sequence: Any, valid: Any) -> tuple[Any, Any]:
-        """Joined frames and their mask."""
-        joined = (ops.shape(sequence)[1] + self.stack - 1) // self.stack
-        sequence = ops.pad(sequence, ((0, 0), (0, self.stack - 1), (0, 0)))[:, : joined * self.stack]
-        sequence = ops.reshape(sequence, (-1, joined, self.stack * sequence.shape[-1]))
-        return sequence, valid[:, :: self.stack]  # a clip begins with its valid frames
-
-    def compute_output_spec(self, sequence: Any, valid: Any) -> tuple[Any, Any]:
-        """Shapes and types of frames and mask."""
-        batch, time, features = sequence.shape
-        joined = None if time is None else -(-time // self.stack)
-        frames = keras.KerasTensor((batch, joined, self.stack * features), dtype=self.compute_dtype)
-        return frames, keras.KerasTensor((batch, joined), dtype="bool")
-
-    def get_config(self) -> dict[str, Any]:
-        """Everything the constructor needs."""
-        return {**super().get_config(), "stack": self.stack}
 
 
 @keras.saving.register_keras_serializable(package="toolkit")

@@ -1,0 +1,101 @@
+"""Augmentation of sounds: a pure function of (seed, epoch, example index), in the pipeline, for training only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from toolkit.data.order import uniforms
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Which random number of an example serves what: fixed, so that switching one kind on leaves the other as it was.
+SPEED, NOISE, NOISE_START = range(3)
+_COUNT = 3
+
+NOISE_SAMPLES = 2**17
+"""An epoch's noise: each example takes its piece of it, which costs far less than drawing its own."""
+_NOISE_STREAM = 1540483477
+
+
+def augment_sounds(
+    samples: tf.Tensor,
+    lengths: tf.Tensor,
+    seed: int,
+    epoch: int,
+    indices: tf.Tensor,
+    *,
+    edges: Sequence[int],
+    speed: float = 0.0,
+    noise: float = 0.0,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Changed copies of float32 `(batch, time)` in [-1, 1] and their lengths, int32 `(batch,)`; padding stays zero.
+
+    What happens to a sound depends on seed, epoch and its example index alone, not on the batch around it.
+
+    Args:
+        samples: the sounds, padded with zeros.
+        lengths: samples of each.
+        seed: of the run.
+        epoch: counted from 0.
+        indices: int64 `(batch,)`, the index of each sound in its table.
+        edges: widths that a batch may have, rising; no sound is slowed down beyond the last of them.
+        speed: played faster by a factor in 1 ± speed, which moves pitch and resonances, too.
+        noise: white noise is added whose RMS is up to this share of the sound's.
+    """
+    if not (speed or noise):
+        return samples, lengths
+    random = uniforms(seed, epoch, indices, _COUNT)  # (batch, _COUNT)
+    if speed:
+        samples, lengths = change_speed(samples, lengths, random, speed, edges)
+    if noise:
+        samples = add_noise(samples, lengths, random, noise, seed, epoch)
+    return samples, lengths
+
+
+def change_speed(
+    samples: tf.Tensor, lengths: tf.Tensor, random: tf.Tensor, speed: float, edges: Sequence[int]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sample j of the new sound is the old one at j · factor, between two samples on the line that joins them."""
+    import tensorflow as tf
+
+    # float64, so that places far into a long sound are still exact.
+    last = tf.cast(tf.maximum(lengths, 1) - 1, tf.float64)  # (batch,)
+    factor = 1.0 + (2.0 * tf.cast(random[:, SPEED], tf.float64) - 1.0) * speed
+    known = tf.constant(edges, tf.int32)
+    # A sound that is longer than the last edge already (there is none in training) is not slowed down at all.
+    longest = tf.maximum(known[-1], lengths)
+    factor = tf.maximum(factor, last / tf.cast(tf.maximum(longest - 1, 1), tf.float64))
+    new = tf.minimum(tf.cast(tf.floor(last / factor), tf.int32) + 1, longest)
+    new = tf.where(lengths > 0, new, lengths)
+    most = tf.reduce_max(new)
+    width = tf.maximum(known[tf.minimum(tf.searchsorted(known, most[None])[0], len(edges) - 1)], most)
+    place = tf.range(width, dtype=tf.int32)
+    at = tf.cast(place, tf.float64)[None, :] * factor[:, None]  # (batch, width)
+    before = tf.minimum(tf.cast(at, tf.int32), tf.cast(last, tf.int32)[:, None])
+    after = tf.minimum(before + 1, tf.cast(last, tf.int32)[:, None])
+    share = tf.cast(at - tf.cast(before, tf.float64), tf.float32)
+    left, right = (tf.gather(samples, index, batch_dims=1) for index in (before, after))
+    changed = tf.where(place[None, :] < new[:, None], left + (right - left) * share, 0.0)
+    return tf.ensure_shape(changed, [samples.shape[0], None]), new
+
+
+def add_noise(
+    samples: tf.Tensor, lengths: tf.Tensor, random: tf.Tensor, noise: float, seed: int, epoch: int
+) -> tf.Tensor:
+    """The sound and, within its length, a piece of the epoch's noise; cut off at -1 and 1."""
+    import tensorflow as tf
+
+    # The energy comes from whole numbers: a sum of floats depends on how the batch is padded and cut among threads.
+    whole = tf.cast(tf.round(samples * 32768.0), tf.int64)
+    energy = tf.cast(tf.reduce_sum(whole * whole, axis=1), tf.float64)  # (batch,)
+    rms = tf.sqrt(energy / tf.cast(tf.maximum(lengths, 1), tf.float64)) / 32768.0
+    level = tf.cast(rms * tf.cast(random[:, NOISE], tf.float64) * noise, tf.float32)[:, None]
+    key = tf.constant([(seed ^ _NOISE_STREAM) % 2**31, epoch], tf.int32)
+    normal = tf.random.stateless_normal([NOISE_SAMPLES], key, alg="philox")
+    place = tf.range(tf.shape(samples)[1])
+    start = tf.cast(random[:, NOISE_START] * NOISE_SAMPLES, tf.int32)
+    piece = tf.gather(normal, (start[:, None] + place[None, :]) % NOISE_SAMPLES)
+    noisy = tf.clip_by_value(samples + piece * level, -1.0, 1.0)
+    return tf.where(place[None, :] < lengths[:, None], noisy, 0.0)
