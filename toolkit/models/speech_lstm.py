@@ -41,14 +41,15 @@ def speech_lstm(
         mels: frequency bands.
         low_hz: where the lowest band begins.
         high_hz: where the highest band ends; None for half of the sample rate.
-        convolutions: channels of convolutions over time, each over 5 steps with stride 2 and ReLU, so that it halves
-            the number of steps that the recurrent layers take; none by default.
+        convolutions: channels of convolutions over time, each over 5 steps with stride 2, which halves the number of
+            steps that the recurrent layers take, ReLU and layer normalisation; none by default.
         cell: kind of the recurrent layers.
         layers: number of recurrent layers, one on the other.
         units: width of a recurrent layer, in each direction.
         bidirectional: read every layer's input forwards and backwards, and join the two.
         pooling: mean or maximum over the frames, or only the last state (of each direction).
-        dropout: share of each recurrent layer's output, and of the pooled features, set to zero in training, in [0, 1).
+        dropout: share of each convolution's and recurrent layer's output, and of the pooled features, set to zero in
+            training, in [0, 1).
 
     Raises:
         ToolkitError: the data are no sounds, a frame holds fewer than two samples or is shorter than the hop, the bands
@@ -78,6 +79,7 @@ def speech_lstm(
     x = UtteranceNormalization(name="normalize")(x, valid)
     for i, channels in enumerate(convolutions, start=1):
         x, valid = StridedConvolution(channels, width=5, stride=2, name=f"convolution{i}")(x, valid)
+        x = kl.LayerNormalization(epsilon=1e-6, name=f"convolution{i}_norm")(x)
         x = kl.Dropout(dropout, name=f"convolution{i}_dropout")(x)
     for i in range(1, layers + 1):
         whole = i < layers or pooling != "last"
