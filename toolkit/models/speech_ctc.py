@@ -42,8 +42,9 @@ def speech_ctc(
         mels: frequency bands.
         low_hz: where the lowest band begins.
         high_hz: where the highest band ends; None for half of the sample rate.
-        convolutions: channels of convolutions over time, each over 5 steps with stride 2 and ReLU, which halves the
-            number of steps: fewer are faster, but each unit of a transcript needs one, and a repeated unit one more.
+        convolutions: channels of convolutions over time, each over 5 steps with stride 2, which halves the number of
+            steps, ReLU and layer normalisation: fewer steps are faster, but each unit of a transcript needs one, and a
+            repeated unit one more.
         cell: kind of the recurrent layers.
         layers: number of recurrent layers, one on the other.
         units: width of a recurrent layer, in each direction.

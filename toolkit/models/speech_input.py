@@ -42,13 +42,14 @@ def log_mel_input(
 
 
 def convolved(x: Any, valid: Any, convolutions: Sequence[int], *, dropout: float) -> tuple[Any, Any]:
-    """Convolutions of so many channels over time, each over 5 steps with stride 2, which halves the number of steps."""
+    """Convolutions of so many channels over time, each over 5 steps with stride 2, ReLU and layer normalisation."""
     from keras import layers as kl
 
     from toolkit.models.layers.masked import StridedConvolution
 
     for i, channels in enumerate(convolutions, start=1):
         x, valid = StridedConvolution(channels, width=5, stride=2, name=f"convolution{i}")(x, valid)
+        x = kl.LayerNormalization(epsilon=1e-6, name=f"convolution{i}_norm")(x)
         x = kl.Dropout(dropout, name=f"convolution{i}_dropout")(x)
     return x, valid
 

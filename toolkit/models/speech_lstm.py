@@ -40,14 +40,15 @@ def speech_lstm(
         mels: frequency bands.
         low_hz: where the lowest band begins.
         high_hz: where the highest band ends; None for half of the sample rate.
-        convolutions: channels of convolutions over time, each over 5 steps with stride 2 and ReLU, so that it halves
-            the number of steps that the recurrent layers take; none by default.
+        convolutions: channels of convolutions over time, each over 5 steps with stride 2, which halves the number of
+            steps that the recurrent layers take, ReLU and layer normalisation; none by default.
         cell: kind of the recurrent layers.
         layers: number of recurrent layers, one on the other.
         units: width of a recurrent layer, in each direction.
         bidirectional: read every layer's input forwards and backwards, and join the two.
         pooling: mean or maximum over the frames, or only the last state (of each direction).
-        dropout: share of each recurrent layer's output, and of the pooled features, set to zero in training, in [0, 1).
+        dropout: share of each convolution's and recurrent layer's output, and of the pooled features, set to zero in
+            training, in [0, 1).
 
     Raises:
         ToolkitError: the data are no sounds, a frame holds fewer than two samples or is shorter than the hop, the bands
