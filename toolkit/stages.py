@@ -69,6 +69,7 @@ def read_data(
         buckets=options.buckets,
         transcript_units=options.transcript_units,
         frames=frames,
+        fastest=1 + options.augmentation.speed if options.augmentation else 1.0,
         max_bad_fraction=options.max_bad_fraction,
         cache=options.cache,
         splits=splits,

@@ -130,6 +130,18 @@ def test_a_sound_too_short_for_its_transcript_is_left_out_and_named(given, spoke
     assert load("x", {}, transcript_units="words", cache=cache).bad == ()  # nobody asks for frames
 
 
+def test_a_training_sound_must_be_long_enough_when_it_is_played_faster(given, spoken, rng):
+    values = {0: rng.integers(-9, 9, 199).astype(np.int16)}  # "one two" needs 160 samples, 200 at 1.25 times the speed
+    given(with_values(with_values(spoken, "train", values), "test", values))
+    data = load("x", {}, transcript_units="words", frames=frames, fastest=1.25, max_bad_fraction=0.3)
+    assert [(name, bad.id, bad.reason) for name, bad in data.bad] == [
+        ("train", "train-0", "its transcript needs 2 frames, and its 0.02 s, played 1.25 times as fast, give 1")
+    ]
+    values[0] = np.resize(values[0], 200)
+    given(with_values(spoken, "train", values))
+    assert load("x", {}, transcript_units="words", frames=frames, fastest=1.25).bad == ()
+
+
 def test_a_table_on_disk_knows_transcripts_units_and_frames(given, spoken, rng, monkeypatch):
     """A verdict is remembered for what it was made with, and for nothing else."""
     values = {0: rng.integers(-9, 9, 400).astype(np.int16)}  # 5 frames for "One two"

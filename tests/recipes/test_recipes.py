@@ -20,6 +20,7 @@ RECIPES = sorted(folder().rglob("*.yaml"))
 STAND_INS = {
     "images": "{source: synthetic_images, classes: 2, examples: 40, height: 32, width: 32, channels: 3, batch_size: 8}",
     "audio": "{source: synthetic_audio, classes: 2, examples: 40, seconds: 0.1, batch_size: 8}",
+    "speech": "{source: synthetic_speech, examples: 40, batch_size: 8}",
     "text": "{source: synthetic_text, classes: 2, examples: 40, batch_size: 8}",
 }
 KIND = {
@@ -27,6 +28,7 @@ KIND = {
     "simple_cnn": "images",
     "cat_dog_cnn": "images",
     "speech_lstm": "audio",
+    "speech_ctc": "speech",
     "text_transformer": "text",
 }
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,8 +35,13 @@ class TranscriptLabels:
         self.vocabulary = vocabulary
         self._frames = frames
 
-    def decoding(self, examples: Examples, decoding: Decoding, rate: int) -> Decoding:
-        """`decoding` that refuses the examples whose transcript is none, or takes more frames than the sound gives."""
+    def decoding(self, examples: Examples, decoding: Decoding, rate: int, *, fastest: float = 1.0) -> Decoding:
+        """`decoding` that refuses the examples whose transcript is none, or takes more frames than the sound gives.
+
+        Args:
+            rate: of the decoded sounds, in Hz.
+            fastest: how many times as fast a sound may be played to the model.
+        """
         verdicts = [transcripts.unusable(transcript) for transcript in examples.labels]
         if self.vocabulary is None:  # too many words are told before anything is decoded
             good = zip(examples.labels, verdicts, strict=True)
@@ -44,7 +50,7 @@ class TranscriptLabels:
             0 if verdict else transcripts.frames_needed(self._label(transcript))
             for transcript, verdict in zip(examples.labels, verdicts, strict=True)
         ]
-        shortest = functools.cache(lambda frames: _shortest(frames, rate, self._frames))
+        shortest = functools.cache(lambda frames: math.ceil(_shortest(frames, rate, self._frames) * fastest))
         # What decides over each example, whatever the model is called: a text, or the samples that it must have.
         deciding = [verdict or shortest(frames) for verdict, frames in zip(verdicts, needed, strict=True)]
         by_id = dict(zip(examples.ids, zip(deciding, needed, strict=True), strict=True))
@@ -56,9 +62,10 @@ class TranscriptLabels:
             row = decoding.read(content, id)
             if len(row) < least:
                 assert self._frames is not None  # nothing is too short otherwise
-                given = self._frames(len(row), rate)
+                given = self._frames(max(1, int(len(row) / fastest)), rate)
+                played = "" if fastest == 1 else f", played {fastest:g} times as fast,"
                 raise Unreadable(
-                    f"its transcript needs {frames:,} frames, and its {len(row) / rate:.2f} s give {given:,}"
+                    f"its transcript needs {frames:,} frames, and its {len(row) / rate:.2f} s{played} give {given:,}"
                 )
             return row
 

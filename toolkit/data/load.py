@@ -101,6 +101,7 @@ def load(
     splits: Sequence[str] = SPLITS,
     spec: DataSpec | None = None,
     frames: Frames | None = None,
+    fastest: float = 1.0,
     report: Report = lambda line: None,
 ) -> Data:
     """Read, check and decode every example of `splits`, once.
@@ -120,6 +121,7 @@ def load(
         spec: of a trained model: sizes, rate, vocabulary and lengths are then its own, the options above are not used.
         frames: how many frames the model makes of (samples, rate in Hz); a sound with fewer than CTC needs to write its
             transcript is then a bad example.
+        fastest: how many times as fast a sound of train may be played, which leaves it fewer frames.
         report: called with lines that tell the progress.
 
     Raises:
@@ -147,7 +149,7 @@ def load(
     if made.kind == "text":
         readings, draft = _read_texts(made, wanted, spec, options, check, report)
     else:
-        readings, draft = _read_tables(made, wanted, spec, options, cache, labels, check, report)
+        readings, draft = _read_tables(made, wanted, spec, options, cache, labels, fastest, check, report)
     loaded = {name: _split(name, wanted[name], readings[name], labels) for name in wanted}
     for name, split in loaded.items():
         if labels and split.texts is not None and (note := labels.note(name, split.texts)):
@@ -184,6 +186,7 @@ def _read_tables(
     options: Mapping[str, Any],
     cache: str,
     labels: TranscriptLabels | None,
+    fastest: float,
     check: Callable[[str, Examples, Reading], None],
     report: Report,
 ) -> tuple[dict[str, Reading], DataSpec]:
@@ -206,11 +209,12 @@ def _read_tables(
     limit = int(available_memory() * (1 if cache == "memory" else MEMORY_SHARE))
     readings: dict[str, Reading] = {}
     for name, examples in wanted.items():
+        faster = fastest if name == "train" else 1.0
         left = limit - sum(read.table.nbytes for read in readings.values())
         readings[name] = reading.read_table(
             name,
             examples,
-            labels.decoding(examples, decoding, rate) if labels and rate else decoding,
+            labels.decoding(examples, decoding, rate, fastest=faster) if labels and rate else decoding,
             to_disk=to_disk,
             report=report,
             memory_limit=left,
