@@ -102,13 +102,11 @@ def batches(*, labelled=True):
 
 def test_files_hold_figures_and_answers(tmp_path):
     texts = ["one two", "three two", "one two three"]
-    found = evaluate(
-        Echo(), OBJECTIVE, batches(), texts=texts, ids=["a", 'b"', "c"], directory=tmp_path, split="test", beam_width=8
-    )
+    found = evaluate(Echo(), OBJECTIVE, batches(), texts=texts, ids=["a", 'b"', "c"], directory=tmp_path, split="test")
     assert found.loss == 3
     assert found.words.rate == pytest.approx(1 / 7)
     assert found.right == pytest.approx(2 / 3)
-    assert found.decoding == "beam search, width 8"
+    assert found.decoding == "greedy"
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert written["task"] == "transcription"
     assert written["words"]["rate"] == found.words.rate
@@ -116,12 +114,13 @@ def test_files_hold_figures_and_answers(tmp_path):
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows[1] == {"id": 'b"', "text": "three two", "answer": "three three"}
-    evaluate(
-        Echo(), OBJECTIVE, batches(), texts=texts, ids=list("abc"), directory=tmp_path, split="train", weights="last"
-    )
-    assert {path.name for path in tmp_path.glob("*-train-last*")} == {
-        "evaluation-train-last.json",
-        "predictions-train-last.csv",
+    other = {"texts": texts, "ids": list("abc"), "directory": tmp_path, "split": "train", "weights": "last"}
+    assert evaluate(Echo(), OBJECTIVE, batches(), **other, beam_width=8).decoding == "beam search, width 8"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "evaluation.json",
+        "predictions.csv",
+        "evaluation-train-last-beam8.json",
+        "predictions-train-last-beam8.csv",
     }
 
 

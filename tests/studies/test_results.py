@@ -7,9 +7,10 @@ import pytest
 from scipy import stats
 
 from toolkit.errors import ToolkitError
+from toolkit.studies import document as documents
 from toolkit.studies import results
 from toolkit.studies.reproduce import BEGIN, BY_HAND, END, RECIPES, write_documents
-from toolkit.studies.results import Count, Row
+from toolkit.studies.results import Count, Errors, Heard, Row
 
 
 def row(right=950, seed=0, recipe="mnist_cnn", **values):
@@ -30,6 +31,26 @@ def row(right=950, seed=0, recipe="mnist_cnn", **values):
         "commit": "0123456789ab",
     }
     return Row(recipe=recipe, seed=seed, best=Count(right, 1000), **{**given, **values})
+
+
+def heard(wrong=30, seed=0, **values):
+    given = {
+        "config": "c",
+        "fingerprints": {"test": "f"},
+        "interval": (0.02, 0.045),
+        "characters": Errors(90, 5000),
+        "beam": Errors(wrong - 2, 1000),
+        "last": Errors(wrong + 5, 1000),
+        "recordings": 250,
+        "right": 225,
+        "validation": (0.31, 0.42),
+        "epochs": (8, 15),
+        "parameters": 685_000,
+        "seconds": 600.0,
+        "machine": "2 cores, a processor",
+        "commit": "0123456789ab",
+    }
+    return Heard(recipe="spoken_digits_ctc", seed=seed, words=Errors(wrong, 1000), **{**given, **values})
 
 
 @pytest.mark.parametrize(("right", "examples"), [(0, 10), (10, 10), (937, 1000), (8644, 10000)])
@@ -104,9 +125,9 @@ def test_what_is_no_table_is_refused(tmp_path, content):
         results.read(tmp_path / "results.json")
 
 
-def cells(document, recipe, table=0):
+def cells(text, recipe, table=0):
     """The row of a recipe in a table of the document, by the columns' names."""
-    lines = document.splitlines()
+    lines = text.splitlines()
     head = [i for i, line in enumerate(lines) if line.startswith("| recipe |")][table]
     names = [cell.strip() for cell in lines[head].strip("|").split("|")]
     found = next(line for line in lines[head:] if line.startswith(f"| `{recipe}` |"))
@@ -116,21 +137,21 @@ def cells(document, recipe, table=0):
 def test_the_document_says_what_was_measured():
     rows = [row(940, 0), row(950, 1, seconds=150.0), row(960, 2, only_ours=1, only_baseline=1)]
     rows += [row(880, 0, "imdb_transformer", apart=Count(870, 990))]
-    document = results.document(rows)
-    first = cells(document, "mnist_cnn")
+    text = documents.document(rows)
+    first = cells(text, "mnist_cnn")
     assert first["accuracy (95 % interval)"] == "**95.00 ± 1.00 %** (93.47 to 96.19)"
     assert first["last epoch"] == "94.00 ± 1.00 %"
     assert first["command"] == "`python scripts/reproduce.py mnist_cnn --seeds 0,1,2`"
     assert (first["without shared examples"], first["minutes of training"]) == ("none shared", "1.8")
     assert first["commit"] == "0123456789ab"
-    other = cells(document, "imdb_transformer")
+    other = cells(text, "imdb_transformer")
     assert other["accuracy (95 % interval)"].startswith("**88.00 %** (")
     assert other["without shared examples"] == "87.88 % (10 left out)"
-    beside = cells(document, "mnist_cnn", table=1)
+    beside = cells(text, "mnist_cnn", table=1)
     assert beside["its accuracy"] == "90.00 %"
     assert beside["the recipe is"] == "better (p < 0.001)"
     assert "99.2 % (keras.io" in beside["published"]
-    every = cells(document, "imdb_transformer", table=2)
+    every = cells(text, "imdb_transformer", table=2)
     assert (every["seed"], every["best epoch"], every["machine"]) == ("0", "3 of 5", "2 cores, a processor")
     assert every["last epoch: validation, test"] == "94.00 %, 87.00 %"
 
@@ -142,7 +163,7 @@ def test_only_the_table_between_the_marks_of_the_readme_changes(tmp_path):
     text = readme.read_text()
     assert text.startswith(f"before\n\n{BEGIN}\n| recipe |") and text.endswith(f"\n{END}\n\nafter\n")
     assert "old" not in text and "95.00 %" in text
-    assert (tmp_path / "docs" / "results.md").read_text() == results.document([row()])
+    assert (tmp_path / "docs" / "results.md").read_text() == documents.document([row()])
     readme.write_text("no marks")
     write_documents(tmp_path, [row()])
     assert readme.read_text() == "no marks"
@@ -153,7 +174,7 @@ def test_what_is_written_by_hand_stays(tmp_path):
     page = tmp_path / "docs" / "results.md"
     page.write_text(page.read_text() + f"\n{BY_HAND}\n\nnotes\n")
     write_documents(tmp_path, [row(), row(940, 1)])
-    assert page.read_text() == results.document([row(), row(940, 1)]) + f"\n{BY_HAND}\n\nnotes\n"
+    assert page.read_text() == documents.document([row(), row(940, 1)]) + f"\n{BY_HAND}\n\nnotes\n"
 
 
 def test_speakers_have_a_table_of_their_own():
@@ -162,8 +183,8 @@ def test_speakers_have_a_table_of_their_own():
         row(800, recipe="spoken_digit_lstm", variant="george", baseline_right=500, only_ours=1, only_baseline=1),
         row(850, recipe="spoken_digit_gru", variant="theo"),
     ]
-    document = results.document([row(980, recipe="spoken_digit_lstm"), *speakers])
-    lines = [line for line in document.partition("## Speakers never heard")[2].splitlines() if line.startswith("| `")]
+    text = documents.document([row(980, recipe="spoken_digit_lstm"), *speakers])
+    lines = [line for line in text.partition("## Speakers never heard")[2].splitlines() if line.startswith("| `")]
     parts = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert parts[0][:6] == [
         "`spoken_digit_lstm`",
@@ -176,12 +197,12 @@ def test_speakers_have_a_table_of_their_own():
     assert parts[1][5] == "no difference shown (p = 1.000)"
     assert parts[2][:5] == ["`spoken_digit_lstm`", "mean", "2,000", "**85.00 %**", "60.00 %"]
     assert [part[1] for part in parts[3:5]] == ["theo", "mean"]
-    assert "| `spoken_digit_lstm`, without theo | 0 |" in document
+    assert "| `spoken_digit_lstm`, without theo | 0 |" in text
     # The recipe's own figure, here and in README, holds the recipe's own rows alone.
-    assert cells(document, "spoken_digit_lstm")["accuracy (95 % interval)"].startswith("**98.00 %**")
-    short = results.short([row(980, recipe="spoken_digit_lstm"), *speakers])
+    assert cells(text, "spoken_digit_lstm")["accuracy (95 % interval)"].startswith("**98.00 %**")
+    short = documents.short([row(980, recipe="spoken_digit_lstm"), *speakers])
     assert "98.00 %" in short and "90.00 %" not in short
-    assert "Speakers" not in results.document([row()])
+    assert "Speakers" not in documents.document([row()])
 
 
 def test_published_figures_stand_beside_shipped_recipes():
@@ -193,6 +214,27 @@ def test_published_figures_stand_beside_shipped_recipes():
 def test_the_documents_in_the_repository_are_those_of_its_results(repository):
     rows = results.read(repository / "results" / "results.json")
     written = (repository / "docs" / "results.md").read_text(encoding="utf-8").partition(f"\n{BY_HAND}")[0]
-    assert written == results.document(rows)
-    assert f"{BEGIN}\n{results.short(rows)}\n{END}" in (repository / "README.md").read_text(encoding="utf-8")
+    assert written == documents.document(rows)
+    assert f"{BEGIN}\n{documents.short(rows)}\n{END}" in (repository / "README.md").read_text(encoding="utf-8")
     assert json.dumps([dataclasses.asdict(one) for one in rows]).count("dirty") == 0
+
+
+def test_speech_to_text_has_tables_of_its_own(tmp_path):
+    rows = [row(), heard(), heard(36, 1, interval=(0.03, 0.055))]
+    results.write(tmp_path / "results.json", rows)
+    assert results.read(tmp_path / "results.json") == rows
+    text = documents.document(rows)
+    line = next(line for line in text.splitlines() if "spoken_digits_ctc --seeds 0,1" in line)
+    for figure in ("250, 1,000", "**3.30 ± 0.42 %** (2.50 to 5.00)", "3.10 ± 0.42 %", "3.80 ± 0.42 %", "1.80 ± 0.00 %"):
+        assert figure in line
+    assert "| `spoken_digits_ctc` | 1 | 8 of 15 | 0.3100 | 3.60 % | 0.4200, 4.10 % | 10.0 |" in text
+    assert "**3.30 ± 0.42 %**" in documents.short(rows)
+    assert "Speech to text" not in documents.document([row()])
+
+
+@pytest.mark.parametrize(
+    ("again", "verdict"),
+    [((30, 0), "same to the digit"), ((44, 0), "within the spread"), ((46, 1), "not reproduced")],
+)
+def test_judgement_of_a_transcription_trained_anew(again, verdict):
+    assert results.judge([heard()], heard(*again)) == verdict

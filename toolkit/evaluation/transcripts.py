@@ -108,8 +108,8 @@ def evaluate(
 ) -> Transcription:
     """Measure `model` in one pass and leave `evaluation.json` and `predictions.csv` in `directory`.
 
-    Files of another split than `test`, or of other weights than the `best`, carry their names. The JSON is written
-    last: where it stands, the table is of the same evaluation.
+    Files of another split than `test`, of other weights than the `best`, or of a beam search carry their names
+    (`evaluation-beam16.json`). The JSON is written last: where it stands, the table is of the same evaluation.
 
     Args:
         batches: `(inputs, labels)` of the whole split in the order of `texts` and `ids`, nothing left out.
@@ -137,7 +137,13 @@ def evaluate(
         seconds=seconds,
         decoding="greedy" if beam_width == 1 else f"beam search, width {beam_width}",
     )
-    _write(evaluation, answers, texts, ids, directory, weights)
+    names = (name for name in (split, weights, f"beam{beam_width}") if name not in ("test", "best", "beam1"))
+    suffix = "".join(f"-{name}" for name in names)
+    figures = directory / f"evaluation{suffix}.json"
+    remove_file(figures)  # it stands only beside the table of the same evaluation
+    table = csv_text({"id": ids, "text": texts, "answer": answers})
+    replace_file(directory / f"predictions{suffix}.csv", encode(table))
+    replace_file(figures, encode(strict_json(evaluation.to_dict())))
     return evaluation
 
 
@@ -223,19 +229,3 @@ class _Edits:
         counts = Counter(pair for pairs in self.pairs for pair in pairs)
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         return tuple(Confusion(said=said, written=written, times=times) for (said, written), times in ordered)
-
-
-def _write(
-    evaluation: Transcription,
-    answers: Sequence[str],
-    texts: Sequence[str],
-    ids: Sequence[str],
-    directory: Path,
-    weights: str,
-) -> None:
-    suffix = "".join(f"-{name}" for name in (evaluation.split, weights) if name not in ("test", "best"))
-    figures = directory / f"evaluation{suffix}.json"
-    remove_file(figures)  # it stands only beside the table of the same evaluation
-    table = csv_text({"id": ids, "text": texts, "answer": answers})
-    replace_file(directory / f"predictions{suffix}.csv", encode(table))
-    replace_file(figures, encode(strict_json(evaluation.to_dict())))

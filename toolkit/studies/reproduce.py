@@ -24,7 +24,8 @@ from toolkit.runs import metrics, trust
 from toolkit.runs import run as runs
 from toolkit.runs.files import write_text
 from toolkit.studies import COMMAND, results
-from toolkit.studies.results import Count, Row
+from toolkit.studies.document import document, short
+from toolkit.studies.results import BEAM_WIDTH, Count, Errors, Heard, Row
 
 if TYPE_CHECKING:
     from toolkit.data.load import Data
@@ -39,7 +40,7 @@ _FREE = ("name", "seed", "data.cache", "training.checkpoint", "training.log_ever
 
 @dataclasses.dataclass(frozen=True)
 class Quick:
-    """A short training that must reach a loose floor, to see that a recipe has not broken."""
+    """A short training that must reach a loose floor, of examples or words, to see that a recipe has not broken."""
 
     overrides: tuple[str, ...]
     floor: float
@@ -80,6 +81,9 @@ QUICK: Mapping[str, Quick] = {
     ),
     "spoken_digit_lstm": Quick(("training.epochs=6",), 0.70),
     "spoken_digit_gru": Quick(("training.epochs=6",), 0.70),
+    "spoken_digits_ctc": Quick(
+        ("training.epochs=3", "data.train_strings=1200", "data.validation_strings=60", "data.test_strings=60"), 0.30
+    ),
     "imdb_transformer": Quick(("training.epochs=1", "data.max_tokens=100", "data.test=test[40%:60%]"), 0.75),
 }
 
@@ -91,7 +95,7 @@ def reproduce(
     again: bool = False,
     root: Path = Path(),
     say: Callable[[str], object] = print,
-) -> list[Row]:
+) -> list[Row | Heard]:
     """Train what is missing, and write `results/results.json`, `docs/results.md` and README's table below `root`.
 
     Args:
@@ -108,28 +112,29 @@ def reproduce(
         RunFailed: a training or an evaluation broke off; or a result was not reproduced.
     """
     file = root / "results" / "results.json"
-    found, failed = [], []
+    found: list[Row | Heard] = []
+    failed: list[str] = []
     for case, seed in _cases(recipes, seeds, say):
         told = f"{case.title}, seed {seed}"
         rows = results.read(file)
         known = [row for row in rows if case.is_of(row)]
         same = [row for row in known if row.seed == seed]
         if same and not again:
-            say(f"{told}: {same[0].best.accuracy:.2%} stands in {file} already")
+            say(f"{told}: {same[0]} stands in {file} already")
             found += same
             continue
         row = case.row(root / "runs", seed, anew=again)
         found.append(row)
         if again and known:
             verdict = results.judge(known, row)
-            say(f"{told}: {row.best.accuracy:.2%}, {verdict}")
+            say(f"{told}: {row}, {verdict}")
             failed += [told] if verdict == results.NOT_REPRODUCED else []
             continue
         # What another config or other data gave is no row of this case any more.
         others = [other for other in rows if not case.names(other) or (case.is_of(other) and other.seed != seed)]
         results.write(file, [*others, row])
         write_documents(root, results.read(file))
-        say(f"{told}: {row.best.accuracy:.2%}; the row is in {file}")
+        say(f"{told}: {row}; the row is in {file}")
     if failed:
         raise RunFailed(f"not reproduced: {'; '.join(failed)}. Their runs are in {root / 'runs'}.")
     return found
@@ -162,14 +167,15 @@ def reproduce_quickly(
         quick = QUICK[recipe]
         directory = _new(root / "runs", f"quick-{recipe}")
         _toolkit("train", find_config(recipe), "--run-dir", directory, *_sets(quick.overrides))
-        accuracy = float(trust.read_json(directory / "evaluation.json")["accuracy"])
-        say(f"{recipe}: {accuracy:.2%} (floor {quick.floor:.0%})")
-        below += [f"{recipe} {accuracy:.2%}"] if accuracy < quick.floor else []
+        figures = trust.read_json(directory / "evaluation.json")
+        right = float(figures["accuracy"] if "accuracy" in figures else 1 - figures["words"]["rate"])
+        say(f"{recipe}: {right:.2%} (floor {quick.floor:.0%})")
+        below += [f"{recipe} {right:.2%}"] if right < quick.floor else []
     if below:
         raise RunFailed(f"below the floor: {'; '.join(below)}.")
 
 
-def write_documents(root: Path, rows: Sequence[Row]) -> None:
+def write_documents(root: Path, rows: Sequence[Row | Heard]) -> None:
     """`docs/results.md`, and the table between the marks in `README.md`, where there is such a file.
 
     What stands in `docs/results.md` from the mark `BY_HAND` on is kept.
@@ -177,13 +183,13 @@ def write_documents(root: Path, rows: Sequence[Row]) -> None:
     (root / "docs").mkdir(exist_ok=True)
     page = root / "docs" / "results.md"
     _, mark, by_hand = (page.read_text(encoding="utf-8") if page.exists() else "").partition(BY_HAND)
-    write_text(page, results.document(rows) + (f"\n{mark}{by_hand}" if mark else ""))
+    write_text(page, document(rows) + (f"\n{mark}{by_hand}" if mark else ""))
     readme = root / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
     if BEGIN in text and END in text:
         before, _, rest = text.partition(BEGIN)
         _, _, after = rest.partition(END)
-        write_text(readme, f"{before}{BEGIN}\n{results.short(rows)}\n{END}{after}")
+        write_text(readme, f"{before}{BEGIN}\n{short(rows)}\n{END}{after}")
 
 
 class Case:
@@ -202,15 +208,15 @@ class Case:
         self.hash = _hash(config)
         self._baseline: Baseline | None = None
 
-    def is_of(self, row: Row) -> bool:
+    def is_of(self, row: Row | Heard) -> bool:
         """Whether `row` is of this recipe and variant as they are now, on this data."""
         return self.names(row) and (row.config, row.fingerprints) == (self.hash, self.fingerprints)
 
-    def names(self, row: Row) -> bool:
+    def names(self, row: Row | Heard) -> bool:
         """Whether `row` is of this recipe and variant, as they are now or were once."""
         return (row.recipe, row.variant) == (self.recipe, self.variant)
 
-    def row(self, folder: Path, seed: int, *, anew: bool) -> Row:
+    def row(self, folder: Path, seed: int, *, anew: bool) -> Row | Heard:
         """Train with `seed`, or go on with a training that was interrupted, and measure."""
         name = "-".join(filter(None, (self.recipe, self.variant, f"seed{seed}", self.hash[:8])))
         directory = _new(folder, f"{name}-again") if anew else folder / name
@@ -221,40 +227,47 @@ class Case:
             _toolkit("train", "--resume", directory)
         if not (directory / "evaluation-last.json").exists():
             _toolkit("evaluate", directory, "--weights", "last")
-        return self._collect(directory, seed)
-
-    def _collect(self, directory: Path, seed: int) -> Row:
-        record = trust.read_record(directory / runs.RECORD)
-        if record["fingerprints"] != self.fingerprints:
+        known = trust.read_record(record)
+        if known["fingerprints"] != self.fingerprints:
             raise ToolkitError(f"the run in {directory} was trained on other data: move it elsewhere.")
+        epochs = [row for row in metrics.read(directory / runs.METRICS) if row["kind"] == "epoch"]
+        best = known["best"]["epoch"]
+        common = {
+            "recipe": self.recipe,
+            "variant": self.variant,
+            "seed": seed,
+            "config": self.hash,
+            "fingerprints": self.fingerprints,
+            "epochs": (best, len(epochs)),
+            "parameters": known["parameters"],
+            "seconds": known["seconds"],
+            "machine": f"{known['machine']['cores']} cores, {known['machine']['processor']}",
+            "commit": ", ".join(
+                dict.fromkeys(str(sitting["commit"]) for sitting in (known, *known.get("resumed", [])))
+            ),
+        }
+        ends = epochs[best - 1], epochs[-1]
+        if self.data.spec.task == "transcription":
+            return _heard(directory, validation=tuple(row["val_loss"] for row in ends), **common)
+        return self._told(directory, validation=tuple(row["val_accuracy"] for row in ends), **common)
+
+    def _told(self, directory: Path, **common: Any) -> Row:
         shared = set(_column(directory / runs.DUPLICATES, "id", where={"split": "test"}))
         right = _right(directory / "predictions.csv")
         apart = [hit for id, hit in right if id not in shared]
         self._baseline = self._baseline or self._fit()
         theirs = (self._baseline.answers == self.data.splits["test"].labels).tolist()
         ours = [hit for _, hit in right]
-        epochs = [row for row in metrics.read(directory / runs.METRICS) if row["kind"] == "epoch"]
-        best = record["best"]["epoch"]
         last = trust.read_json(directory / "evaluation-last.json")
         return Row(
-            recipe=self.recipe,
-            variant=self.variant,
-            seed=seed,
-            config=self.hash,
-            fingerprints=self.fingerprints,
+            **common,
             best=Count(sum(ours), len(ours)),
             last=Count(round(last["accuracy"] * last["examples"]), last["examples"]),
             apart=Count(sum(apart), len(apart)),
-            validation=(epochs[best - 1]["val_accuracy"], epochs[-1]["val_accuracy"]),
-            epochs=(best, len(epochs)),
             baseline=self._baseline.name,
             baseline_right=sum(theirs),
             only_ours=sum(a and not b for a, b in zip(ours, theirs, strict=True)),
             only_baseline=sum(b and not a for a, b in zip(ours, theirs, strict=True)),
-            parameters=record["parameters"],
-            seconds=record["seconds"],
-            machine=f"{record['machine']['cores']} cores, {record['machine']['processor']}",
-            commit=", ".join(dict.fromkeys(str(sitting["commit"]) for sitting in (record, *record.get("resumed", [])))),
         )
 
     def _fit(self) -> Baseline:
@@ -264,7 +277,31 @@ class Case:
         return baseline(self.data)
 
 
+def _heard(directory: Path, **common: Any) -> Heard:
+    searched = directory / f"evaluation-beam{BEAM_WIDTH}.json"
+    if not searched.exists():
+        _toolkit("evaluate", directory, "--beam-width", str(BEAM_WIDTH))
+    greedy, beam, last = map(
+        trust.read_json, (directory / "evaluation.json", searched, directory / "evaluation-last.json")
+    )
+
+    def errors(figures: Mapping[str, Any]) -> Errors:
+        return Errors(sum(figures[kind] for kind in ("substitutions", "deletions", "insertions")), figures["reference"])
+
+    return Heard(
+        **common,
+        words=errors(greedy["words"]),
+        interval=tuple(greedy["words"]["interval"]),
+        characters=errors(greedy["characters"]),
+        beam=errors(beam["words"]),
+        last=errors(last["words"]),
+        recordings=greedy["examples"],
+        right=round(greedy["right"] * greedy["examples"]),
+    )
+
+
 def _hash(config: RunConfig) -> str:
+    """Of everything that is set; what is null or empty is left out, so that a new option changes no hash."""
     fixed = config.to_dict()
     for key in _FREE:
         *path, name = key.split(".")
@@ -272,7 +309,13 @@ def _hash(config: RunConfig) -> str:
         for part in path:
             inner = inner[part]
         inner.pop(name, None)
-    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_given(fixed), sort_keys=True).encode()).hexdigest()
+
+
+def _given(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {key: _given(value) for key, value in values.items() if value not in (None, [], {})}
 
 
 def _new(folder: Path, name: str) -> Path:
