@@ -48,7 +48,8 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     # So many units that some are alive for some of the rows, whatever the seed.
     "simple_cnn": [
         {"filters": (4, 5), "units": 19},
-        {"filters": (4, 5), "convolutions": 2, "units": 19, "batch_norm": True},
+        {"filters": (4, 5), "units": 19, "batch_norm": True},
+        {"filters": (4, 5), "units": 19, "convolutions": 2},
     ],
     "cat_dog_cnn": [{"stem": 4, "blocks": ((5,), (6, 8))}],
     "speech_lstm": [
