@@ -24,6 +24,7 @@ from toolkit.runs.checkpoints import Checkpoint
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
+    from toolkit.config.options import TrainingOptions
     from toolkit.data.files import Unlabelled
     from toolkit.data.load import Data
     from toolkit.evaluation.evaluate import Evaluation
@@ -47,6 +48,13 @@ def set_up(config: RunConfig, backend: str | None = None) -> RunConfig:
 
     keras.utils.set_random_seed(config.seed)
     return config
+
+
+def settled(config: RunConfig, before: RunConfig) -> TrainingOptions:
+    """The section `training` of `config`, with what the run chose `before` in place of `auto`."""
+    chosen = {key.rpartition(".")[2] for key in resuming.SETTLED}
+    update = {key: getattr(before.training, key) for key in chosen if getattr(config.training, key) == "auto"}
+    return config.training.model_copy(update=update)
 
 
 def read_data(

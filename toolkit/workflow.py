@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit import stages
+from toolkit import auto, stages
 from toolkit.config import RunConfig, load, load_run
 from toolkit.data.spec import SPLITS
 from toolkit.errors import RunFailed, ToolkitError
@@ -85,7 +85,7 @@ def resume(
         if config is None:
             config = load(run.path(runs.CONFIG), overrides)
         told = resuming.refuse_other_config(before.to_dict(), config.to_dict(), run.directory)
-        config = dataclasses.replace(config, name=before.name)
+        config = dataclasses.replace(config, name=before.name, training=stages.settled(config, before))
         resuming.refuse_nothing_to_do(config.training.epochs, known, run.directory)
         told += resuming.other_environment(known, record.environment())
         if told:
@@ -115,6 +115,7 @@ def _train(
     stages.set_up(config)
     data = stages.load_data(config, run, spec=stages.read_spec(run.directory) if known else None)
     stages.check_task(config, data.spec)
+    config = auto.settle(config, data, run.say, own_model=model is not None)
     model = stages.build_model(config, data.spec, model)
     stages.start_from(model, config, data.spec, run, resumed=known is not None)
     objective = stages.objective(config, data.spec)

@@ -127,11 +127,16 @@ class TrainingOptions(Options):
         "tensorflow"
     )
     precision: Annotated[
-        Literal["float32", "mixed_bfloat16"],
-        Field(description="mixed_bfloat16 computes in bfloat16 and keeps weights in float32"),
+        Literal["float32", "mixed_bfloat16", "auto"],
+        Field(
+            description="mixed_bfloat16 computes in bfloat16 and keeps weights in float32; auto: where that is faster"
+        ),
     ] = "float32"
     jit: Annotated[
-        bool, Field(description="compile the train step (XLA; torch.compile under torch); JAX always does")
+        bool | Literal["auto"],
+        Field(
+            description="compile the train step (XLA; torch.compile under torch); JAX always does; auto: where faster"
+        ),
     ] = False
     threads: Annotated[
         Annotated[int, Field(ge=1, le=1024)] | None,

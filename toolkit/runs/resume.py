@@ -22,6 +22,8 @@ FREE = (
     "training.max_skipped",
     "optimizer.schedule.total_steps",
 )
+# Those whose `auto` the run has settled.
+SETTLED = ("training.precision", "training.jit")
 # Those that may change the last digits.
 TOLD = ("training.threads",)
 
@@ -39,6 +41,7 @@ def refuse_other_config(before: Mapping[str, Any], now: Mapping[str, Any], direc
         ToolkitError: something differs that must not; it names each key with both values.
     """
     was, is_ = _flat(before), _flat(now)
+    is_ |= {key: was.get(key) for key in SETTLED if is_.get(key) == "auto"}
     keys = [key for key in {**was, **is_} if was.get(key) != is_.get(key) and not _is(key, FREE)]
     told = [f"{key} was {was.get(key)!r}, is {is_.get(key)!r}" for key in keys if _is(key, TOLD)]
     refused = [f"{key} was {was.get(key)!r}, is {is_.get(key)!r}" for key in keys if not _is(key, TOLD)]
