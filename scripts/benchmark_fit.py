@@ -73,33 +73,20 @@ def in_fresh_process(side: str) -> float:
 
 def measure(options: argparse.Namespace) -> float:
     """Steps per second of one side, in this process."""
-    from toolkit import backend
+    from toolkit import auto, stages
     from toolkit.config import load
 
     length = [f"training.epochs={options.epochs + 1}", "training.early_stopping=null"]
     config = load(options.config, [*options.set, *length])
-    backend.select(config.training.backend)
-
-    import keras
-
-    keras.utils.set_random_seed(config.seed)
-    data = read(config)
-    from toolkit.models.build import build
-
-    model = build(config.model.name, config.model.arguments, data.spec, precision=config.training.precision)
+    stages.set_up(config)
+    data = stages.read_data(config, lambda line: None)
+    config = auto.settle(config, data, lambda line: None)
+    model = stages.build_model(config, data.spec)
     if options.side == "toolkit":
         return toolkit_side(model, config, data)
     # JAX always compiles, with or without the key.
     same = options.keras_jit == "same" and config.training.backend != "jax"
     return keras_side(model, config, data, jit=config.training.jit if same else "auto")
-
-
-def read(config: Any) -> Any:
-    from toolkit.data.load import load
-
-    shaping = ("image_size", "sample_rate", "vocabulary_size", "max_tokens", "buckets", "max_bad_fraction", "cache")
-    shape = {name: getattr(config.data.options, name) for name in shaping}
-    return load(config.data.source.name, config.data.source.arguments, **shape)
 
 
 def toolkit_side(model: Any, config: Any, data: Any) -> float:

@@ -69,18 +69,22 @@ def test_train_leaves_open_what_is_not_given(ask, calls):
 
 def test_evaluate_passes_its_options_on(ask, calls):
     assert ask("evaluate", "runs/one").code == 0
-    options = ("--split", "validation", "--weights", "last", "--backend", "jax")
+    options = ("--split", "validation", "--weights", "last", "--backend", "jax", "--beam-width", "8")
     assert ask("evaluate", "runs/one", *options).code == 0
     assert calls == [
-        ("evaluate", (Path("runs/one"),), {"split": "test", "weights": "best", "backend": None}),
-        ("evaluate", (Path("runs/one"),), {"split": "validation", "weights": "last", "backend": "jax"}),
+        ("evaluate", (Path("runs/one"),), {"split": "test", "weights": "best", "backend": None, "beam_width": 1}),
+        (
+            "evaluate",
+            (Path("runs/one"),),
+            {"split": "validation", "weights": "last", "backend": "jax", "beam_width": 8},
+        ),
     ]
 
 
 def test_predict_passes_files_and_texts_on(ask, calls):
     assert ask("predict", "run", "a.png", "folder", "--output", "t.csv").code == 0
     assert ask("predict", "run", "--text", "good", "--text", "-bad", "--backend", "torch").code == 0
-    nothing = {"files": [], "texts": [], "output": None, "backend": None}
+    nothing = {"files": [], "texts": [], "output": None, "backend": None, "beam_width": 1}
     assert calls == [
         ("predict", (Path("run"),), {**nothing, "files": [Path("a.png"), Path("folder")], "output": Path("t.csv")}),
         ("predict", (Path("run"),), {**nothing, "texts": ["good", "-bad"], "backend": "torch"}),
