@@ -1,6 +1,7 @@
 """`auto` for precision and compiling: the fastest way, measured once, and a run that knows what it was."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,7 +31,8 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def native(monkeypatch):
+def native(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # what other tests measured is not remembered
     monkeypatch.setattr(auto, "computes_bfloat16", lambda backend: True)
     monkeypatch.setattr(auto, "SECONDS", 0.0)
 
@@ -41,10 +43,9 @@ def measured(monkeypatch, native):
     asked = []
 
     def give(times):
-        def milliseconds(config, data):
-            way = (config.training.precision, config.training.jit)
-            asked.append(way)
-            return times[way]
+        def milliseconds(configs, data):
+            asked.extend((config.training.precision, config.training.jit) for config in configs.values())
+            return {way: times[way] for way in configs}
 
         monkeypatch.setattr(auto, "_milliseconds", milliseconds)
         return asked
@@ -96,8 +97,9 @@ def test_nothing_is_measured_where_there_is_one_way(config, measured, monkeypatc
     said = []
     assert auto.settle(wanted, data, said.append).training.precision == "float32"
     assert said == ["auto: float32, the only way here"]
-    own = auto.settle(config(), data, said.append, own_model=True).training
-    assert (own.precision, own.jit) == ("float32", False)
+    own = auto.settle(config(), data, said.append, model=SimpleNamespace(compute_dtype="bfloat16")).training
+    assert (own.precision, own.jit) == ("mixed_bfloat16", False)
+    assert said[-1] == "auto: mixed_bfloat16, as the model is one of your own"
     plain = config("training.precision=float32", "training.jit=false")
     assert auto.settle(plain, data, said.append) is plain
     assert asked == []
@@ -125,3 +127,15 @@ def test_a_run_goes_on_as_it_began(config, measured, tmp_path):
     workflow.resume(run, config("training.jit=false", "training.epochs=3"))
     assert len(asked) == done
     assert load_run(run).training.precision == "mixed_bfloat16"
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_nothing_else(config, measured, monkeypatch, tmp_path):
+    measured({("float32", False): 10.0, ("mixed_bfloat16", False): 5.0})
+    wanted = config("training.jit=false")
+    stages.set_up(wanted)
+    data = stages.read_data(wanted, lambda line: None)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    said = []
+    assert auto.settle(wanted, data, said.append).training.precision == "mixed_bfloat16"
+    assert "not remembered" in said[0]

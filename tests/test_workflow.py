@@ -399,6 +399,21 @@ def test_speech_becomes_text(tmp_path, config, capsys):
     assert found.texts[0] in capsys.readouterr().out
 
 
+def test_frames_of_a_model_of_ones_own_are_counted(tmp_path, config):
+    import keras
+
+    samples, lengths = keras.Input((None,), name="samples"), keras.Input((), dtype="int32", name="lengths")
+    slow = keras.layers.Conv1D(4, 3200, strides=1600, padding="same", name="logits")(samples[:, :, None])
+    run = workflow.train(
+        config(SPEECH, "data.max_bad_fraction=0.9", "training.epochs=1"),
+        run_dir=tmp_path / "run",
+        model=keras.Model({"samples": samples, "lengths": lengths}, slow),
+    )
+    with (run / "bad_examples.csv").open(newline="") as file:
+        assert all("its transcript needs" in row["reason"] for row in csv.DictReader(file))
+    assert read_json(run / "record.json")["bad_examples"] > 0
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -8,12 +8,13 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit import stages
 from toolkit.config import RunConfig
+from toolkit.errors import RunFailed
 from toolkit.runs import record
 from toolkit.runs.files import write_text
 
@@ -29,26 +30,31 @@ GAIN = 0.95
 Way = tuple[str, bool]  # precision, jit
 
 
-def settle(config: RunConfig, data: Data, report: Callable[[str], None], *, own_model: bool = False) -> RunConfig:
+def settle(config: RunConfig, data: Data, report: Callable[[str], None], *, model: Any = None) -> RunConfig:
     """`config` with a value in place of every `auto`: of the ways to compute a step, the fastest on this machine.
 
     bfloat16 is tried only where the processor computes in it, compiling only on TensorFlow: JAX always compiles, and
-    torch's compiler is slower to start than a run of this size takes. A model of one's own has its precision already,
-    and is not compiled.
+    torch's compiler is slower to start than a run of this size takes.
 
     Args:
         data: one batch of its training part is what the ways are measured with.
         report: told what was chosen, and why.
+        model: of a person's own, which has its precision already, and is not compiled.
     """
     training = config.training
     if "auto" not in (training.precision, training.jit):
         return config
-    bfloat16 = training.precision == "auto" and not own_model and computes_bfloat16(training.backend)
-    compiled = training.jit == "auto" and not own_model and training.backend == "tensorflow"
+    if model is not None:
+        precision = "mixed_bfloat16" if model.compute_dtype == "bfloat16" else "float32"
+        own = (training.precision.replace("auto", precision), training.jit is True)
+        report(f"auto: {_name(own)}, as the model is one of your own")
+        return _with(config, own)
+    bfloat16 = training.precision == "auto" and computes_bfloat16(training.backend)
+    compiled = training.jit == "auto" and training.backend == "tensorflow"
     precisions = [training.precision.replace("auto", "float32"), *(["mixed_bfloat16"] if bfloat16 else [])]
     jits = [training.jit is True, *([True] if compiled else [])]
     ways = list(itertools.product(precisions, jits))
-    times = _times(config, data, ways) if len(ways) > 1 else {}
+    times = _times(config, data, ways, report) if len(ways) > 1 else {}
     chosen = choose(ways, times)
     if times:
         told = ", ".join(f"{_name(way)} {times[way]:.1f} ms" for way in ways)
@@ -66,26 +72,30 @@ def choose(ways: list[Way], times: dict[Way, float]) -> Way:
 
 def computes_bfloat16(backend: str) -> bool:
     """Whether the processor has instructions for bfloat16 (AVX-512 or AMX; any GPU is tried)."""
-    if backend == "torch":
-        import torch
-
-        accelerated = torch.cuda.is_available()
-    elif backend == "jax":
-        import jax
-
-        accelerated = jax.default_backend() != "cpu"
-    else:
-        import tensorflow as tf
-
-        accelerated = bool(tf.config.list_logical_devices("GPU"))
     try:
         flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:  # not Linux
         flags = set()
-    return accelerated or bool({"amx_bf16", "avx512_bf16"} & flags)
+    return bool(_accelerators(backend)) or bool({"amx_bf16", "avx512_bf16"} & flags)
 
 
-def _times(config: RunConfig, data: Data, ways: list[Way]) -> dict[Way, float]:
+def _accelerators(backend: str) -> list[str]:
+    """Names of the devices beside the CPU that the backend computes with."""
+    if backend == "torch":
+        import torch
+
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if backend == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.devices() if device.platform != "cpu"]
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    return [str(tf.config.experimental.get_device_details(device).get("device_name")) for device in found]
+
+
+def _times(config: RunConfig, data: Data, ways: list[Way], report: Callable[[str], None]) -> dict[Way, float]:
     """Milliseconds of a step each way: remembered ones, or measured."""
     from toolkit.data.tables import cache_folder
 
@@ -94,42 +104,53 @@ def _times(config: RunConfig, data: Data, ways: list[Way]) -> dict[Way, float]:
         known = {(precision, jit): float(ms) for precision, jit, ms in json.loads(file.read_text(encoding="utf-8"))}
     except (OSError, ValueError, TypeError):  # never measured, or a file that is damaged
         known = {}
-    missing = [way for way in ways if way not in known]
-    if missing:
-        known |= {way: _milliseconds(_with(config, way), data) for way in missing}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps([[*way, round(ms, 3)] for way, ms in known.items()]))
+    if not set(ways) <= set(known):
+        known = _milliseconds({way: _with(config, way) for way in ways}, data)
         stages.set_up(config)  # what was measured has drawn random numbers
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps([[*way, round(ms, 3)] for way, ms in known.items()]))
+        except (OSError, RunFailed) as error:
+            report(f"note: the times of a step are not remembered: {error}")
     return {way: known[way] for way in ways}
 
 
 def _key(config: RunConfig, data: Data) -> str:
     """All that a step's time depends on."""
     environment, values = record.environment(), config.to_dict()
-    shape = [data.spec.shape, data.spec.lengths, data.spec.outputs, len(data.spec.vocabulary)]
+    spec = data.spec
+    shape = [spec.shape, spec.lengths, spec.outputs, len(spec.vocabulary), spec.sample_rate]
     fixed = [values["model"], values["optimizer"], values["data"]["batch_size"], shape]
     training = [values["training"][name] for name in ("backend", "threads", "deterministic")]
-    machine = [environment[name] for name in ("python", "versions")] + [
-        environment["machine"][name] for name in ("processor", "cores")
-    ]
+    machine = [environment["python"], environment["versions"], _accelerators(config.training.backend)]
+    machine += [environment["machine"][name] for name in ("processor", "cores")]
     text = json.dumps([fixed, training, machine], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _milliseconds(config: RunConfig, data: Data) -> float:
-    """Median of a training step."""
+def _milliseconds(configs: Mapping[Way, RunConfig], data: Data) -> dict[Way, float]:
+    """Median of a training step each way; they take turns, so that a busy machine slows all alike."""
+    steps = {way: _step(config, data) for way, config in configs.items()}
+    times: dict[Way, list[float]] = {way: [] for way in steps}
+    for step in steps.values():
+        step()  # compiles
+        step()
+    while min(map(len, times.values())) < LEAST_STEPS or sum(map(sum, times.values())) < SECONDS * len(steps):
+        for way, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[way].append(time.perf_counter() - start)
+    return {way: 1000 * statistics.median(spent) for way, spent in times.items()}
+
+
+def _step(config: RunConfig, data: Data) -> Callable[[], float]:
+    """A training step on the first batch, which waits for its loss."""
     feed = stages.feed(config, data)
-    objective = stages.objective(config, data.spec)
     model = stages.build_model(config, data.spec)
-    stages.compile_model(model, objective, config, stages.total_steps(config, feed))
+    stages.compile_model(model, stages.objective(config, data.spec), config, stages.total_steps(config, feed))
     batches, _ = feed.epoch(0, 0)
     inputs, labels = next(batches.take(1).as_numpy_iterator())
-    times: list[float] = []
-    while len(times) < LEAST_STEPS + 2 or sum(times[2:]) < SECONDS:
-        start = time.perf_counter()
-        float(model.train_on_batch(inputs, labels, return_dict=True)["loss"])
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times[2:])
+    return lambda: float(model.train_on_batch(inputs, labels, return_dict=True)["loss"])
 
 
 def _with(config: RunConfig, way: Way) -> RunConfig:

@@ -58,15 +58,17 @@ def settled(config: RunConfig, before: RunConfig) -> TrainingOptions:
 
 
 def read_data(
-    config: RunConfig, report: Callable[[str], None], *, splits: Sequence[str] = SPLITS, spec: DataSpec | None = None
+    config: RunConfig,
+    report: Callable[[str], None],
+    *,
+    splits: Sequence[str] = SPLITS,
+    spec: DataSpec | None = None,
+    model: Any = None,
 ) -> Data:
-    """The examples of `splits`."""
-    from toolkit import registry
+    """The examples of `splits`; for `model`, where that is one of a person's own."""
     from toolkit.data.load import load
 
-    options, model = config.data.options, config.model
-    count = getattr(registry.resolve("models", model.name), "frames", None)
-    frames = functools.partial(count, **model.arguments) if count else None
+    options = config.data.options
     return load(
         config.data.source.name,
         config.data.source.arguments,
@@ -76,7 +78,7 @@ def read_data(
         max_tokens=options.max_tokens,
         buckets=options.buckets,
         transcript_units=options.transcript_units,
-        frames=frames,
+        frames=_frames(config, model),
         fastest=1 + options.augmentation.speed if options.augmentation else 1.0,
         max_bad_fraction=options.max_bad_fraction,
         cache=options.cache,
@@ -86,12 +88,39 @@ def read_data(
     )
 
 
-def load_data(config: RunConfig, run: Run, *, splits: Sequence[str] = SPLITS, spec: DataSpec | None = None) -> Data:
+def _frames(config: RunConfig, model: Any) -> Callable[[int, int], int] | None:
+    """How many frames the model makes of (samples, rate); None where nothing tells."""
+    from toolkit import registry
+
+    if model is None:
+        count = getattr(registry.resolve("models", config.model.name), "frames", None)
+        return functools.partial(count, **config.model.arguments) if count else None
+
+    def frames(samples: int, rate: int) -> int:
+        shape = model.compute_output_shape({"samples": (1, samples), "lengths": (1,)})
+        if len(shape) != 3 or shape[1] is None:
+            raise ToolkitError(
+                f"the model is one of your own, and gives outputs of shape {shape} for {samples} samples, which does "
+                "not tell for how many frames: let it give (batch, frames, units + 1)."
+            )
+        return int(shape[1])
+
+    return frames
+
+
+def load_data(
+    config: RunConfig,
+    run: Run,
+    *,
+    splits: Sequence[str] = SPLITS,
+    spec: DataSpec | None = None,
+    model: Any = None,
+) -> Data:
     """The examples of `splits` for a run; what was left out, and what two splits share, is said."""
     from toolkit.data.load import TooManyBadExamples
 
     try:
-        data = read_data(config, run.say, splits=splits, spec=spec)
+        data = read_data(config, run.say, splits=splits, spec=spec, model=model)
     except TooManyBadExamples as error:
         if spec is not None:
             raise  # the list in the directory is the training's
@@ -198,10 +227,12 @@ def start_from(model: Any, config: RunConfig, spec: DataSpec, run: Run, *, resum
 
     if config.training.init_from and not resumed:
         directory = runs.check(Path(config.training.init_from))
-        if read_spec(directory).vocabulary != spec.vocabulary:
+        before = read_spec(directory)
+        if before.task == spec.task and before.vocabulary != spec.vocabulary:
+            stand, key = ("word vectors", "vocabulary_size") if spec.kind == "text" else ("outputs", "transcript_units")
             raise ToolkitError(
-                f"training.init_from is {directory}, whose vocabulary is another than that of this data, so its word "
-                "vectors would stand for other words: train on the same train split and data.vocabulary_size."
+                f"training.init_from is {directory}, whose vocabulary is another than that of this data, so its "
+                f"{stand} would stand for others: train on the same train split and data.{key}."
             )
         earlier = directory / runs.WEIGHTS
         fitting = fitting_names(model, arrays.shapes(earlier), where=str(earlier), partial=True)

@@ -113,9 +113,9 @@ def _train(
     """The walk of `train` and, with what its record has `known`, of `resume`."""
     run.say(f"run directory {run.directory}")
     stages.set_up(config)
-    data = stages.load_data(config, run, spec=stages.read_spec(run.directory) if known else None)
+    data = stages.load_data(config, run, spec=stages.read_spec(run.directory) if known else None, model=model)
     stages.check_task(config, data.spec)
-    config = auto.settle(config, data, run.say, own_model=model is not None)
+    config = auto.settle(config, data, run.say, model=model)
     model = stages.build_model(config, data.spec, model)
     stages.start_from(model, config, data.spec, run, resumed=known is not None)
     objective = stages.objective(config, data.spec)
@@ -168,11 +168,11 @@ def evaluate(
     with Run.open(Path(run_dir)) as run:
         config = stages.set_up(load_run(run.directory), backend)
         spec = stages.read_spec(run.directory)
-        data = stages.load_data(config, run, splits=(split,), spec=spec)
+        objective = stages.objective(config, spec, beam_width=beam_width)
+        data = stages.load_data(config, run, splits=(split,), spec=spec, model=model)
         _check_same_data(data, split, run)
         model = stages.build_model(config, spec, model)
         stages.load_weights(model, run.directory, runs.KEPT[weights])
-        objective = stages.objective(config, spec, beam_width=beam_width)
         return stages.evaluate(model, objective, config, data, split, run, weights=weights, beam_width=beam_width)
 
 
@@ -200,10 +200,11 @@ def predict(
     directory = runs.check(Path(run_dir))
     config = stages.set_up(load_run(directory), backend)
     spec = stages.read_spec(directory)
+    objective = stages.objective(config, spec, beam_width=beam_width)
     inputs = stages.read_inputs(spec, files, texts)
     model = stages.build_model(config, spec, model)
     stages.load_weights(model, directory)
-    return stages.answer(model, stages.objective(config, spec, beam_width=beam_width), config, spec, inputs, output)
+    return stages.answer(model, objective, config, spec, inputs, output)
 
 
 def _write_start(config: RunConfig, data: Data, model: Any, run: Run, *, total_steps: int, limit: int | None) -> None:

@@ -130,6 +130,23 @@ def test_a_sound_too_short_for_its_transcript_is_left_out_and_named(given, spoke
     assert load("x", {}, transcript_units="words", cache=cache).bad == ()  # nobody asks for frames
 
 
+def test_a_second_reading_with_the_vocabulary_leaves_out_the_same(given, spoken, rng):
+    """Also where the only example with a unit was left out, so that the vocabulary lacks it."""
+    values = {0: rng.integers(-9, 9, 100).astype(np.int16)}
+    given(
+        with_values(
+            replaced(spoken, "train", labels=["xray xray", *spoken.splits["train"].labels[1:]]), "train", values
+        )
+    )
+    asked = {"transcript_units": "words", "frames": frames, "max_bad_fraction": 0.3}
+    first = load("x", {}, **asked)
+    assert [bad.id for _, bad in first.bad] == ["train-0"]
+    assert "xray" not in first.spec.vocabulary
+    second = load("x", {}, **asked, spec=first.spec)
+    assert second.splits["train"].fingerprint == first.splits["train"].fingerprint
+    assert second.bad == first.bad
+
+
 def test_a_training_sound_must_be_long_enough_when_it_is_played_faster(given, spoken, rng):
     values = {0: rng.integers(-9, 9, 199).astype(np.int16)}  # "one two" needs 160 samples, 200 at 1.25 times the speed
     given(with_values(with_values(spoken, "train", values), "test", values))

@@ -35,11 +35,15 @@ class TranscriptLabels:
         self.vocabulary = vocabulary
         self._frames = frames
 
-    def decoding(self, examples: Examples, decoding: Decoding, rate: int, *, fastest: float = 1.0) -> Decoding:
+    def decoding(
+        self, examples: Examples, decoding: Decoding, rate: int, *, own: bool = False, fastest: float = 1.0
+    ) -> Decoding:
         """`decoding` that refuses the examples whose transcript is none, or takes more frames than the sound gives.
 
         Args:
             rate: of the decoded sounds, in Hz.
+            own: whether the vocabulary is, or was, learnt from these examples. Every unit then counts, also those that
+                only left out examples hold: else a second reading, with the vocabulary, would keep these.
             fastest: how many times as fast a sound may be played to the model.
         """
         verdicts = [transcripts.unusable(transcript) for transcript in examples.labels]
@@ -47,7 +51,7 @@ class TranscriptLabels:
             good = zip(examples.labels, verdicts, strict=True)
             transcripts.learn((transcript for transcript, verdict in good if not verdict), self.units)
         needed = [
-            0 if verdict else transcripts.frames_needed(self._label(transcript))
+            0 if verdict else transcripts.frames_needed(self._label(transcript, own))
             for transcript, verdict in zip(examples.labels, verdicts, strict=True)
         ]
         shortest = functools.cache(lambda frames: math.ceil(_shortest(frames, rate, self._frames) * fastest))
@@ -105,8 +109,8 @@ class TranscriptLabels:
             f"that train does not ({named}{more}): {'it' if one else 'they'} cannot be written right"
         )
 
-    def _label(self, transcript: str) -> Sequence[Any]:
-        if self.vocabulary is None:  # of train itself: every unit will have a label
+    def _label(self, transcript: str, own: bool) -> Sequence[Any]:
+        if own:
             return transcripts.split(transcript, self.units)
         return self._encoder.encode(transcript).tolist()  # type: ignore[no-any-return]
 

@@ -209,12 +209,14 @@ def _read_tables(
     limit = int(available_memory() * (1 if cache == "memory" else MEMORY_SHARE))
     readings: dict[str, Reading] = {}
     for name, examples in wanted.items():
-        faster = fastest if name == "train" else 1.0
+        own = name == "train"
         left = limit - sum(read.table.nbytes for read in readings.values())
         readings[name] = reading.read_table(
             name,
             examples,
-            labels.decoding(examples, decoding, rate, fastest=faster) if labels and rate else decoding,
+            labels.decoding(examples, decoding, rate, own=own, fastest=fastest if own else 1.0)
+            if labels and rate
+            else decoding,
             to_disk=to_disk,
             report=report,
             memory_limit=left,

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from toolkit.evaluation.names import printable, shorten
+from toolkit.evaluation.names import shorten
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WORST = 20
 SHOWN = 50
+LETTERS = 500
 
 
 def summary_table(evaluation: Evaluation) -> RenderableType:
@@ -119,15 +120,17 @@ def predictions_table(
 
 
 def transcripts_table(ids: Sequence[str], texts: Sequence[str], *, limit: int = SHOWN) -> RenderableType:
-    """File and text of the first `limit` recordings; long texts go over several lines."""
+    """File and text of the first `limit` recordings; a text goes over several lines, and is cut after `LETTERS`."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("file", no_wrap=True)
     table.add_column("text", overflow="fold")
     for id, text in zip(ids[:limit], texts, strict=False):
-        table.add_row(Text(shorten(id, 24, keep="end")), Text(printable(text)))
-    if len(ids) <= limit:
+        table.add_row(Text(shorten(id, 24, keep="end")), Text(shorten(text, LETTERS)))
+    cut = any(len(text) > LETTERS for text in texts[:limit])
+    if len(ids) <= limit and not cut:
         return table
-    return Group(table, Text(f" … and {len(ids) - limit:,} more; --output FILE.csv writes all", style="dim"))
+    more = f" … and {len(ids) - limit:,} more" if len(ids) > limit else " …"
+    return Group(table, Text(f"{more}; --output FILE.csv writes all", style="dim"))
 
 
 def _share(value: float | None) -> str:

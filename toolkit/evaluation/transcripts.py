@@ -213,8 +213,11 @@ class _Edits:
 
     def error_rate(self) -> ErrorRate:
         errors, lengths = np.array([len(pairs) for pairs in self.pairs]), np.array(self.lengths)
-        draws = np.random.default_rng(0).integers(len(errors), size=(RESAMPLES, len(errors)))
-        low, high = np.quantile(errors[draws].sum(axis=1) / lengths[draws].sum(axis=1), (0.025, 0.975))
+        random, rates = np.random.default_rng(0), []
+        for _ in range(RESAMPLES):  # one by one: all at once would take gigabytes for a large split
+            draw = random.integers(len(errors), size=len(errors))
+            rates.append(errors[draw].sum() / lengths[draw].sum())
+        low, high = np.quantile(rates, (0.025, 0.975))
         flat = [pair for pairs in self.pairs for pair in pairs]
         return ErrorRate(
             rate=float(errors.sum() / lengths.sum()),

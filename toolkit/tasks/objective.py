@@ -50,6 +50,8 @@ def objective(spec: DataSpec, *, label_smoothing: float = 0.0, beam_width: int =
             f"training.label_smoothing is {label_smoothing}, but it is a share from 0 up to, not including, 1: "
             "use for example 0.1."
         )
+    if beam_width < 1:
+        raise ToolkitError(f"--beam-width is {beam_width}, but at least one beginning is followed: use 1, or more.")
     if spec.task == "transcription":
         return _transcription(spec, label_smoothing, beam_width)
     if beam_width != 1:

@@ -148,8 +148,8 @@ def _unusable(folder: Path, sound: Path) -> str | None:
     """Why a sound is left out unread; None for an ordinary one."""
     name = shown(sound.name)
     try:
-        # Links on the way count, too: the whole path must stay within.
-        if not Path(os.path.realpath(sound)).is_relative_to(folder):
+        # Links on the way count, too: the whole path must stay within, as it is written and where it leads.
+        if not (sound.is_relative_to(folder) and Path(os.path.realpath(sound)).is_relative_to(folder)):
             return f"the file '{name}' lies outside of {folder}"
         if not sound.is_symlink() and not sound.exists():
             return f"there is no file '{name}' in {sound.parent}"
