@@ -75,10 +75,6 @@ QUICK: Mapping[str, Quick] = {
         ),
         0.60,
     ),
-    "cats_vs_dogs_small": Quick(("training.epochs=4", "data.image_size=[64, 64]", "data.test=train[96%:]"), 0.55),
-    "cats_vs_dogs_small_augmented": Quick(
-        ("training.epochs=6", "data.image_size=[64, 64]", "data.test=train[96%:]"), 0.55
-    ),
     "spoken_digit_lstm": Quick(("training.epochs=6",), 0.85),
     "spoken_digit_gru": Quick(("training.epochs=6",), 0.85),
     "imdb_transformer": Quick(
