@@ -79,7 +79,7 @@ def test_variants_are_trained_with_the_first_seed_and_kept_beside_the_recipe(rec
     file = tmp_path / "results" / "results.json"
     assert sorted(results.read(file), key=repr) == sorted(rows, key=repr)
     assert len({row.config for row in rows}) == 3
-    assert any("small, fewer, seed 3" in line for line in said)
+    assert any(line.startswith("small, fewer, seed 3: ") for line in said)
 
     commands.clear()
     assert reproduce([recipe], seeds=(3, 1), say=said.append) == rows

@@ -165,12 +165,6 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = {
             "best validation 95.75 %, last epoch 87.1 %, at 180 px", "keras.io, Image classification from scratch"
         ),
     ),
-    "cats_vs_dogs_small": (
-        Published("about 71 %, a similar network at 150 px", "Chollet 2018, Deep Learning with Python"),
-    ),
-    "cats_vs_dogs_small_augmented": (
-        Published("about 82 %, a similar network at 150 px", "Chollet 2018, Deep Learning with Python"),
-    ),
     "spoken_digit_lstm": (Published("96 to 97 %, mostly on random splits", "various"),),
     "spoken_digit_gru": (Published("96 to 97 %, mostly on random splits", "various"),),
     "spoken_digits_ctc": (),

@@ -8,6 +8,7 @@ from toolkit.models.layers.masked import (
     CertainBlanks,
     MaskedPooling,
     PaddingMask,
+    StridedConvolution,
     UtteranceNormalization,
 )
 from toolkit.models.layers.position_embedding import PositionEmbedding
@@ -44,6 +45,27 @@ def test_pooling_sees_valid_steps_alone(sequence, pooling):
     )  # a maximum that takes padding for 0 is wrong here
     assert (negative < 0).all()
     assert not numpy(MaskedPooling(pooling)(sequence, np.zeros_like(VALID))).any()
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize(("width", "stride"), [(5, 2), (4, 3), (1, 2)])
+def test_a_strided_convolution_sees_valid_steps_alone_and_stands_on_every_nth(sequence, width, stride):
+    sequence[1, 4:] = 1e4
+    layer = StridedConvolution(7, width=width, stride=stride)
+    layer(sequence, VALID)
+    kernel, bias = (numpy(weight).astype("float64") for weight in layer.weights)
+    bias = np.linspace(-0.5, 0.5, 7)
+    layer.weights[1].assign(bias)
+    for padded in (sequence, np.pad(sequence, ((0, 0), (0, 3), (0, 0)), constant_values=9.0)):
+        found, valid = map(numpy, layer(padded, np.pad(VALID, ((0, 0), (0, padded.shape[1] - 6)))))
+        assert found.shape == (3, -(-padded.shape[1] // stride), 7)
+        for i, length in enumerate([6, 4, 1]):
+            clip = np.zeros((20, 5))
+            clip[8 : 8 + length] = sequence[i, :length]
+            starts = range(8 - (width - 1) // 2, 8 + length - (width - 1) // 2, stride)
+            expected = [np.maximum(0, np.einsum("wc,wco->o", clip[at : at + width], kernel) + bias) for at in starts]
+            np.testing.assert_array_equal(valid[i], np.arange(len(valid[i])) < len(expected))
+            np.testing.assert_allclose(found[i, : len(expected)], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.every_backend
