@@ -90,6 +90,7 @@ def test_rows_that_cannot_be_used_are_named(tmp_path):
         root.mkdir(exist_ok=True)
         (root / link).symlink_to(target)
     (root / "elsewhere").symlink_to(tmp_path)
+    (tmp_path / "back").symlink_to(root)
     (root / "folder.wav").mkdir()
     os.mkfifo(root / "pipe.wav")
     sound(root / "real.wav")
@@ -110,6 +111,7 @@ def test_rows_that_cannot_be_used_are_named(tmp_path):
         "one,two,three",
         "./clips/../clips/00.wav,said again",
         "inside.wav,a link within is fine",
+        "../back/real.wav,out and in again",
     ]
     source = transcripts(path=corpus(root, FEW, lines))
     out = f"lies outside of {root}"
@@ -128,6 +130,7 @@ def test_rows_that_cannot_be_used_are_named(tmp_path):
         "row-19": "the file name is empty",
         "row-20": "3 fields instead of 2",
         "row-21": "the file '00.wav' has a row already, row-2",
+        "row-23": f"the file 'real.wav' {out}",
     }
     assert by_id(source).keys() == FEW.keys() | {"inside.wav"}
 
