@@ -201,9 +201,13 @@ def test_a_signal_within_the_validation(tmp_path, whole, monkeypatch):
         return original(self)
 
     config = make_config(tmp_path, IMAGES)
-    with monkeypatch.context() as patch, pytest.raises(Stopped, match="SIGINT after step 12") as stopped:
-        patch.setattr(loop._Training, "_validate", patched)
-        workflow.train(config, run_dir=tmp_path / "run")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with monkeypatch.context() as patch, pytest.raises(Stopped, match="SIGINT after step 12") as stopped:
+            patch.setattr(loop._Training, "_validate", patched)
+            workflow.train(config, run_dir=tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stopped.value.exit_code == 130
     workflow.resume(tmp_path / "run")
     assert_same(tmp_path / "run", whole[IMAGES])

@@ -102,7 +102,7 @@ WRONG = {
     "optimizer.schedule=cosine": "found 'cosine', allowed: a mapping with the key name",
     "training.best_metric=val_los": "found 'val_los' (did you mean 'val_loss'?), allowed: one of val_loss, val_accuracy, loss, "
     "accuracy",
-    "training.precision=16": "found 16, allowed: one of float32, mixed_bfloat16",
+    "training.precision=16": "found 16, allowed: one of float32, mixed_bfloat16, auto",
     "training.class_weights=balance": "found 'balance' (did you mean 'balanced'?), allowed: balanced, or null",
     "training.freeze=dense": "found 'dense', allowed: a list, each text",
     "training.early_stopping=5": "found 5, allowed: a mapping with the keys monitor, patience, min_delta, or null",

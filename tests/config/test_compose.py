@@ -254,7 +254,7 @@ def test_problem_of_an_override_names_the_override(configs, complete: str):
             "--set data.path=[: data.path: this is not YAML (while parsing a flow node expected the node content, but found "
             "'<stream end>'): check indentation, colons and quotes",
             "--set model.filters=!!python/none 3: model.filters: found the tag !!python/none: remove it; tags are not allowed",
-            "--set training.precision.bits=16: training.precision: found {bits: 16}, allowed: one of float32, mixed_bfloat16",
+            "--set training.precision.bits=16: training.precision: found {bits: 16}, allowed: one of float32, mixed_bfloat16, auto",
             "--set model.cell='${NO_SUCH_VARIABLE}': model.cell: the environment variable NO_SUCH_VARIABLE is not set: set it, "
             "or give a default, ${NO_SUCH_VARIABLE:…}",
         ]

@@ -20,7 +20,7 @@ RECIPES = sorted(folder().rglob("*.yaml"))
 STAND_INS = {
     "images": "{source: synthetic_images, classes: 2, examples: 40, height: 32, width: 32, channels: 3, batch_size: 8}",
     "audio": "{source: synthetic_audio, classes: 2, examples: 40, seconds: 0.1, batch_size: 8}",
-    "speech": "{source: synthetic_speech, examples: 40, batch_size: 8}",
+    "speech": "{source: synthetic_speech, examples: 40, seconds: 0.4, transcript_units: words, batch_size: 8}",
     "text": "{source: synthetic_text, classes: 2, examples: 40, batch_size: 8}",
 }
 KIND = {

@@ -34,8 +34,8 @@ def spoken_digit_strings(
     validation_strings: Size = 400,
     test_strings: Size = 500,
     longest: Size = 7,
-    shortest_pause_ms: NonNegative = 50,
-    longest_pause_ms: NonNegative = 300,
+    shortest_pause_ms: NonNegative = 50.0,
+    longest_pause_ms: NonNegative = 300.0,
     string_seed: Seed = 0,
     data_dir: str | None = None,
 ) -> Source:
@@ -86,9 +86,9 @@ def _check(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
         problems.append(("longest", f"longest is {arguments['longest']:,}: write at most {MAX_DIGITS} digits"))
     shortest, longest = arguments["shortest_pause_ms"], arguments["longest_pause_ms"]
     if longest > MAX_PAUSE_MS:
-        problems.append(("longest_pause_ms", f"longest_pause_ms is {longest}: write at most {MAX_PAUSE_MS:,}"))
+        problems.append(("longest_pause_ms", f"longest_pause_ms is {longest:g}: write at most {MAX_PAUSE_MS:,}"))
     if shortest > longest:
-        text = f"shortest_pause_ms is {shortest}, longer than longest_pause_ms, {longest}: make it the smaller one"
+        text = f"shortest_pause_ms is {shortest:g}, longer than longest_pause_ms, {longest:g}: make it the smaller one"
         problems.append(("shortest_pause_ms", text))
     return problems
 
