@@ -82,7 +82,16 @@ QUICK: Mapping[str, Quick] = {
         ("training.epochs=1", "data.max_tokens=100", "data.test=test[40%:60%]", "optimizer.ema_momentum=0.98"), 0.75
     ),
     "spoken_digits_ctc": Quick(
-        ("training.epochs=3", "data.train_strings=1200", "data.validation_strings=60", "data.test_strings=60"), 0.30
+        (
+            "training.epochs=4",
+            "data.train_strings=1600",
+            "data.validation_strings=60",
+            "data.test_strings=100",
+            "data.longest=4",
+            "optimizer.schedule.warmup_steps=30",
+            "optimizer.ema_momentum=0.95",
+        ),
+        0.70,
     ),
 }
 
