@@ -28,8 +28,9 @@ ENDLESS = 10_000
 
 
 def toolkit(*arguments, before=""):
-    """The console command, after some Python; heeding SIGHUP, though the tests may run under `nohup`."""
+    """The console command, after some Python; heeding what `nohup` and a shell's background jobs ignore."""
     heed = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    heed += "; signal.signal(signal.SIGINT, signal.default_int_handler)"
     code = f"{heed}\n{before}\nfrom toolkit.cli import main\nmain()"
     return [sys.executable, "-P", "-c", code, *map(str, arguments)]
 
