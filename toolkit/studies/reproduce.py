@@ -79,7 +79,16 @@ QUICK: Mapping[str, Quick] = {
     "spoken_digit_lstm": Quick(("training.epochs=6",), 0.85),
     "spoken_digit_gru": Quick(("training.epochs=6",), 0.85),
     "imdb_transformer": Quick(
-        ("training.epochs=1", "data.max_tokens=100", "data.test=test[40%:60%]", "optimizer.ema_momentum=0.98"), 0.75
+        (
+            "training.epochs=2",
+            "data.max_tokens=100",
+            "data.test=test[40%:60%]",
+            "model.embedding_dropout=0.1",
+            "model.token_dropout=0.0",
+            "optimizer.schedule.warmup_steps=50",
+            "optimizer.ema_momentum=0.98",
+        ),
+        0.75,
     ),
     "spoken_digits_ctc": Quick(
         (
