@@ -31,39 +31,48 @@ class Count:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """One training of a recipe.
+class _Training:
+    """What is known of every training of a recipe.
 
     Attributes:
         recipe, variant, seed, config, fingerprints: what was trained; `variant` names another way to measure the
             recipe, "" its own; `config` is a hash, without the seed.
-        best, last: of the test part, by the weights of the best epoch and of the last.
-        apart: as `best`, without the test examples whose content stands in train or validation, too.
-        validation: the accuracy that the best epoch had there, and the last.
+        validation: the accuracy that the best epoch had there, and the last; of speech to text the losses.
         epochs: (best, all).
-        only_ours, only_baseline: test examples that one of the two answers right and the other does not.
         seconds: of the training, with validation.
         commit: of every sitting.
     """
 
     recipe: str
+    variant: str = ""
     seed: int
     config: str
     fingerprints: dict[str, str]
-    best: Count
-    last: Count
-    apart: Count
     validation: tuple[float, float]
     epochs: tuple[int, int]
-    baseline: str
-    baseline_right: int
-    only_ours: int
-    only_baseline: int
     parameters: int
     seconds: float
     machine: str
     commit: str
-    variant: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row(_Training):
+    """One training of a recipe that tells classes apart.
+
+    Attributes:
+        best, last: of the test part, by the weights of the best epoch and of the last.
+        apart: as `best`, without the test examples whose content stands in train or validation, too.
+        only_ours, only_baseline: test examples that one of the two answers right and the other does not.
+    """
+
+    best: Count
+    last: Count
+    apart: Count
+    baseline: str
+    baseline_right: int
+    only_ours: int
+    only_baseline: int
 
     @property
     def score(self) -> float:
@@ -97,23 +106,17 @@ class Errors:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Heard:
+class Heard(_Training):
     """One training of a recipe for speech to text.
 
     Attributes:
-        recipe, seed, config, fingerprints, epochs, parameters, seconds, machine, commit: as a `Row`'s.
         words, characters: errors in the test part, by the weights of the best epoch, decoded greedily.
         interval: 95 %, of the word error rate, over recordings.
         beam: errors in words, by a beam search of `BEAM_WIDTH`.
         last: errors in words by the weights of the last epoch.
         recordings: of the test part; `right` of them are without any error.
-        validation: the loss that the best epoch had there, and the last.
     """
 
-    recipe: str
-    seed: int
-    config: str
-    fingerprints: dict[str, str]
     words: Errors
     interval: tuple[float, float]
     characters: Errors
@@ -121,13 +124,6 @@ class Heard:
     last: Errors
     recordings: int
     right: int
-    validation: tuple[float, float]
-    epochs: tuple[int, int]
-    parameters: int
-    seconds: float
-    machine: str
-    commit: str
-    variant: str = ""
 
     @property
     def score(self) -> float:
