@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from toolkit import auto, stages
 from toolkit.config import RunConfig, load, load_run
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from toolkit.evaluation.evaluate import Evaluation
     from toolkit.evaluation.predict import Prediction
     from toolkit.evaluation.transcripts import Transcription, Transcripts
+    from toolkit.tasks.objective import Objective
     from toolkit.training.feed import Feed
     from toolkit.training.loop import Outcome
 
@@ -163,17 +164,46 @@ def evaluate(
     Raises:
         ToolkitError: no trained run, no such split, or data that is not what the run was trained with.
     """
+    with Run.open(Path(run_dir)) as run:
+        config, data, model, objective = trained(
+            run, split, weights=weights, backend=backend, beam_width=beam_width, model=model
+        )
+        return stages.evaluate(model, objective, config, data, split, run, weights=weights, beam_width=beam_width)
+
+
+class Trained(NamedTuple):
+    """A run that was trained, brought back: `data` has one of its splits, `model` the weights it kept."""
+
+    config: RunConfig
+    data: Data
+    model: Any
+    objective: Objective
+
+
+def trained(
+    run: Run,
+    split: str = "test",
+    *,
+    weights: Literal["best", "last"] = "best",
+    backend: str | None = None,
+    beam_width: int = 1,
+    model: Any = None,
+) -> Trained:
+    """Bring back what `run` has trained, beside the data that it was trained with; the arguments are `evaluate`'s.
+
+    Raises:
+        ToolkitError: no such split, or data that is not what the run was trained with.
+    """
     if split not in SPLITS:
         raise ToolkitError(f"--split {split!r} is unknown: use one of {', '.join(SPLITS)}.")
-    with Run.open(Path(run_dir)) as run:
-        config = stages.set_up(load_run(run.directory), backend)
-        spec = stages.read_spec(run.directory)
-        objective = stages.objective(config, spec, beam_width=beam_width)
-        data = stages.load_data(config, run, splits=(split,), spec=spec, model=model)
-        _check_same_data(data, split, run)
-        model = stages.build_model(config, spec, model)
-        stages.load_weights(model, run.directory, runs.KEPT[weights])
-        return stages.evaluate(model, objective, config, data, split, run, weights=weights, beam_width=beam_width)
+    config = stages.set_up(load_run(run.directory), backend)
+    spec = stages.read_spec(run.directory)
+    objective = stages.objective(config, spec, beam_width=beam_width)
+    data = stages.load_data(config, run, splits=(split,), spec=spec, model=model)
+    _check_same_data(data, split, run)
+    model = stages.build_model(config, spec, model)
+    stages.load_weights(model, run.directory, runs.KEPT[weights])
+    return Trained(config, data, model, objective)
 
 
 def predict(

@@ -1,0 +1,50 @@
+"""The verbs of many runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from toolkit.cli.options import set_option
+
+
+@click.command("verify-resume")
+@click.argument("config")
+@click.option("--kills", type=click.IntRange(min=1), default=3, show_default=True, help="SIGKILLs in the second run.")
+@click.option("--steps", type=click.IntRange(min=1), default=60, show_default=True, help="Batches of each run.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the moments of the kills.")
+@click.option("--keep", type=click.Path(path_type=Path), help="A new folder for both runs, which stay there.")
+@set_option
+def verify_resume(config: str, kills: int, steps: int, seed: int, keep: Path | None, overrides: Sequence[str]) -> None:
+    """Prove that CONFIG is resumed exactly: train a stretch whole, then with kills and resumes, and compare."""
+    from toolkit.studies.verify_resume import verify_resume
+
+    verify_resume(config, kills=kills, steps=steps, seed=seed, overrides=overrides, keep=keep, say=click.echo)
+
+
+@click.command()
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]…")
+@click.option("--seeds", default="0", show_default=True, metavar="0,1,2", help="Of each recipe.")
+@click.option(
+    "--quick", is_flag=True, help="A minute or two of each recipe, against a loose floor; nothing is written."
+)
+@click.option("--again", is_flag=True, help="Train anew what is in the results, and tell whether it is the same.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=".",
+    help="The folder of results/, docs/ and runs/; without it the current one.",
+)
+def reproduce(recipes: Sequence[str], seeds: str, quick: bool, again: bool, root: Path) -> None:
+    """Train each RECIPE (or all), and write its results down beside published figures and a baseline."""
+    if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):
+        raise click.UsageError(f"--seeds {seeds!r} is no list of whole numbers: write them as 0,1,2.")
+    from toolkit.studies.reproduce import RECIPES, reproduce, reproduce_quickly
+
+    if quick:
+        reproduce_quickly(recipes or RECIPES, root=root, say=click.echo)
+    else:
+        numbers = [int(seed) for seed in seeds.split(",")]
+        reproduce(recipes or RECIPES, seeds=numbers, again=again, root=root, say=click.echo)

@@ -1,0 +1,1 @@
+"""One config or one run, seen from inside."""
