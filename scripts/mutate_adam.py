@@ -83,7 +83,7 @@ class Unusable(Exception):
 
 ADAM, TENSORFLOW, JAX, TORCH = "adam.py", "kernels/tensorflow.py", "kernels/jax.py", "kernels/torch.py"
 ROWS = ("tensorflow", "torch")  # JAX has no gradients that name rows
-COMMON = "kernels/__init__.py"
+COMMON, FLAT = "kernels/__init__.py", "kernels/flat.py"
 DOUBLE = ("tensorflow", "torch")  # nor float64, as tests run it
 
 _UPDATE = "        kernel().update(slots, self._rule(), scalars, self._plans)\n"
@@ -805,7 +805,7 @@ VARIANTS = [
         "simple_half_epsilon_inside_root",
         "√(v̂ + ε²) where weights and moments differ in type",
         TENSORFLOW,
-        [("(tf.sqrt(v) + s.epsilon)", "tf.sqrt(v + s.epsilon**2)")],
+        [("wide - s.step_size * m / (tf.sqrt(v) + s.epsilon)", "wide - s.step_size * m / tf.sqrt(v + s.epsilon**2)")],
     ),
     Variant(
         "simple_largest_forgotten",
@@ -814,10 +814,15 @@ VARIANTS = [
         [("v.assign(tf.maximum(v, slot.v.value))", "v.assign(slot.v.value)")],
     ),
     Variant(
-        "simple_no_coupled_decay",
+        "no_coupled_decay",
         "coupled decay is left out",
         TENSORFLOW,
-        [("g = g + s.decay * tf.cast(theta, g.dtype)", "...")],
+        [
+            (
+                "return g + s.decay * tf.cast(_raw(slot.theta), g.dtype) if slot.decays and rule.coupled else g",
+                "return g",
+            )
+        ],
     ),
     Variant(
         "simple_no_decay", "decoupled decay is left out", TENSORFLOW, [("theta.assign_sub(s.decay * theta)", "...")]
@@ -833,6 +838,109 @@ VARIANTS = [
         "float16 gradients are clipped as such",
         TENSORFLOW,
         [("return tf.cast(values, tf.float32) if", "return values if")],
+    ),
+    # --- TensorFlow: small weights, whose moments stand side by side ---
+    Variant(
+        "flat_m_of_squares",
+        "m averages g²",
+        TENSORFLOW,
+        [("_average(first, g, ", "_average(first, tf.square(g), ")],
+    ),
+    Variant(
+        "flat_v_of_absolutes",
+        "v averages |g|",
+        TENSORFLOW,
+        [("_average(second, tf.square(g), ", "_average(second, tf.abs(g), ")],
+    ),
+    Variant(
+        "flat_v_of_absolutes_in_part",
+        "v averages |g| where some weights alone have gradients",
+        TENSORFLOW,
+        [("_averaged(second[start:stop], tf.square(g), ", "_averaged(second[start:stop], tf.abs(g), ")],
+    ),
+    Variant(
+        "flat_m_not_kept_in_part",
+        "m stays as it is where some weights alone have gradients",
+        TENSORFLOW,
+        [("first[start:stop].assign(m)", "...")],
+    ),
+    Variant(
+        "flat_v_not_kept_in_part",
+        "v stays as it is where some weights alone have gradients",
+        TENSORFLOW,
+        [("second[start:stop].assign(v)", "...")],
+    ),
+    Variant(
+        "flat_epsilon_inside_root",
+        "√(v̂ + ε²)",
+        TENSORFLOW,
+        [("steps = s.step_size * m / (tf.sqrt(v) + s.epsilon)", "steps = s.step_size * m / tf.sqrt(v + s.epsilon**2)")],
+    ),
+    Variant(
+        "flat_hat",
+        "ε stands where Keras has it",
+        TENSORFLOW,
+        [
+            (
+                "steps = s.step_size * m / (tf.sqrt(v) + s.epsilon)",
+                "steps = s.step_size * m / (tf.sqrt(v) + rule.epsilon)",
+            )
+        ],
+    ),
+    Variant(
+        "flat_largest_forgotten",
+        "AMSGrad keeps the last v",
+        TENSORFLOW,
+        [("        v = tf.maximum(largest[start:stop], v)\n", "")],
+    ),
+    Variant(
+        "flat_no_decay",
+        "decoupled decay is left out",
+        TENSORFLOW,
+        [("step = step + s.decay * theta if slot.decays and not rule.coupled else step", "...")],
+    ),
+    Variant(
+        "flat_everything_decays",
+        "decoupled decay goes to the neighbours, too",
+        TENSORFLOW,
+        [
+            (
+                "step = step + s.decay * theta if slot.decays and not rule.coupled else step",
+                "step = step + s.decay * theta if not rule.coupled else step",
+            )
+        ],
+    ),
+    Variant(
+        "flat_rows_not_kept",
+        "of lazy rows the moments stay as they are",
+        TENSORFLOW,
+        [("variable.assign(tf.tensor_scatter_nd_update(variable.value, indices[:, None], new))", "...")],
+    ),
+    Variant(
+        "flat_places_overlap",
+        "a weight's first moment is its neighbour's last",
+        FLAT,
+        [
+            (
+                "places.append(_Place(len(sizes) - 1, sizes[-1][0]))",
+                "places.append(_Place(len(sizes) - 1, max(0, sizes[-1][0] - 1)))",
+            )
+        ],
+        ("tensorflow",),
+    ),
+    Variant(
+        "flat_moments_share_a_variable",
+        "m and v are the same numbers",
+        FLAT,
+        [("Stretch(flat[place.flat], place.start", "Stretch(flats[0][place.flat], place.start")],
+        ("tensorflow",),
+    ),
+    Variant(
+        "flat_assigned_at_the_start",
+        "what is loaded into a moment lands at the flat variable's start",
+        FLAT,
+        [("self.flat[self.start : self.stop].assign(", "self.flat[: self.stop - self.start].assign(")],
+        ("tensorflow",),
     ),
     # --- TensorFlow: the fused kernel, for large weights ---
     Variant(

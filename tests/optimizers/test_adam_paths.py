@@ -100,10 +100,11 @@ def test_tensors_that_lie_transposed_in_memory(which, by_hand):
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="paths of TensorFlow")
 @pytest.mark.parametrize("way", ["eager", "graph", "jit"])
 @pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"sparse_updates": "lazy"}], ids=str)
-def test_fused_kernel_and_simple_operations_agree(way, options, monkeypatch):
+@pytest.mark.parametrize("apart", [False, True], ids=["side by side", "apart"])
+def test_fused_kernel_and_simple_operations_agree(way, options, apart, monkeypatch):
     import tensorflow as tf
 
-    from toolkit.optimizers.kernels import tensorflow as kernel
+    from toolkit.optimizers.kernels import flat
 
     start, rows = large(10)
 
@@ -118,7 +119,9 @@ def test_fused_kernel_and_simple_operations_agree(way, options, monkeypatch):
         return [ops.convert_to_numpy(v) for v in variables]
 
     fused = run()
-    monkeypatch.setattr(kernel, "_LARGE", 10**9)
+    monkeypatch.setattr(flat, "LARGE", 10**9)
+    if apart:
+        monkeypatch.setattr(flat, "_is_small", lambda variable: False)
     for w, e in zip(fused, run(), strict=True):
         np.testing.assert_allclose(w, e, rtol=0, atol=1e-6)
 

@@ -167,7 +167,7 @@ class Adam(keras.optimizers.Optimizer):
             raise ValueError("gradient_accumulation_steps cannot be used with float8 weights: leave it out.")
         super().build(var_list)
         names = ["first_moment", "second_moment", "largest_second_moment"][: 3 if self.amsgrad else 2]
-        moments = self.add_optimizer_variables(var_list, names)
+        moments = kernel().add_moments(self, var_list, names)
         self._first_moments, self._second_moments = moments[:2]
         self._largest_second_moments = moments[2] if self.amsgrad else [None] * len(var_list)
         self._state_types = tuple(sorted({m.dtype for m in self._first_moments if m is not None}))

@@ -2,6 +2,7 @@
 
 - `has_float64()`: whether a scalar can be float64.
 - `is_distributed(optimizer)`: whether its variables have a copy per replica.
+- `add_moments(optimizer, variables, names)`: variables for each of `names`, zeros, one per weight.
 - `turned(rule, t, rate)`: the numbers of a step for its fused kernel, see `Turns`; None where that cannot be used.
 - `prepare(gradient, lazy)`: the gradient, in float32 where it came in half precision; dense, or, with `lazy`, as `Rows`
   where it names rows (repeated ones summed).

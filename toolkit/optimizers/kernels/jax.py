@@ -27,6 +27,12 @@ def turned(rule: Rule, t: Any, rate: Any) -> None:
     """Nothing: XLA keeps 1−β as it is given."""
 
 
+def add_moments(optimizer: Any, variables: Sequence[Any], names: Sequence[str]) -> Sequence[list[Any]]:
+    """Zeros for each of `names`, one per weight."""
+    moments: Sequence[list[Any]] = optimizer.add_optimizer_variables(variables, names)
+    return moments
+
+
 def prepare(gradient: Any, lazy: bool) -> Any:
     """The gradient, dense and at least float32. Autodiff gives none that names rows, but a person may."""
     if isinstance(gradient, jax.experimental.sparse.JAXSparse):

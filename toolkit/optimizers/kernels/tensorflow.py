@@ -1,23 +1,23 @@
-"""The update on TensorFlow: its fused kernel for large weights, a few resource operations for the others.
+"""The update on TensorFlow: its fused kernel for large weights, a few operations for many small ones together.
 
 `ResourceApplyAdam` goes through θ, m, v and g once, in as many threads as there are. It forms 1−β in float32, so β is
 given in turns (see `Turns`). Its bias correction is switched off (powers of β given as 0): α_t and ε_t hold ours. It
 ends the process where weights are bfloat16 and moments float32, and on some hundred elements it takes longer
-than six simple operations, because it splits them among threads.
+than six simple operations, because it splits them among threads. The moments of small weights stand side by side, see
+`flat`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from toolkit.optimizers.kernels import Plans, Rows, Rule, Scalars, Slot, Turns
-
-# Elements from which on the fused kernel is the faster one.
-_LARGE = 2**16
+from toolkit.optimizers.kernels import Plans, Rows, Rule, Scalars, Slot, Turns, flat
+from toolkit.optimizers.kernels.flat import Stretch
 
 
 class Turned(NamedTuple):
@@ -53,6 +53,14 @@ def is_distributed(optimizer: Any) -> bool:
     return tf.distribute.has_strategy() or optimizer._distribution_strategy is not tf.distribute.get_strategy()
 
 
+def add_moments(optimizer: Any, variables: Sequence[Any], names: Sequence[str]) -> Sequence[list[Any]]:
+    """Zeros for each of `names`, one per weight; of small weights side by side, unless replicas have their own."""
+    if is_distributed(optimizer):
+        moments: Sequence[list[Any]] = optimizer.add_optimizer_variables(variables, names)
+        return moments
+    return flat.add_moments(optimizer, variables, names)
+
+
 def prepare(gradient: Any, lazy: bool) -> Any:
     """The gradient, at least float32. Of `tf.IndexedSlices` repeated rows are summed; all others are 0 or left out."""
     if isinstance(gradient, tf.IndexedSlices) and lazy:
@@ -69,7 +77,7 @@ def update(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scalars], pl
     """One step of every slot, in place."""
     for slot in slots:
         if isinstance(slot.gradient, Rows):
-            _update_rows(slot, rule, scalars[slot.m.value.dtype.name])
+            _update_rows(slot, rule, scalars[slot.m.dtype])
     dense = [slot for slot in slots if not isinstance(slot.gradient, Rows)]
     fixed = [slot._replace(gradient=None) for slot in dense]
 
@@ -99,14 +107,15 @@ def _raw(variable: Any) -> tf.Variable:
 def _update_rows(slot: Slot, rule: Rule, s: Scalars) -> None:
     """The same for the rows that have a gradient."""
     indices = slot.gradient.indices
-    variables = [_raw(slot.theta), slot.m.value, slot.v.value, None if slot.largest is None else slot.largest.value]
-    theta, m, v, largest = (None if x is None else tf.gather(x, indices) for x in variables)
+    variables = [_raw(slot.theta), slot.m, slot.v, slot.largest]
+    theta, m, v, largest = (None if x is None else tf.gather(_raw(x), indices) for x in variables)
     slot = slot._replace(gradient=slot.gradient.values)
     for variable, new in zip(variables, _stepped(theta, m, v, largest, slot, rule, s), strict=True):
-        if variable is not None:
-            tf.raw_ops.ResourceScatterUpdate(
-                resource=variable.handle, indices=indices, updates=tf.cast(new, variable.dtype)
-            )
+        if isinstance(variable, Stretch):
+            variable.assign(tf.tensor_scatter_nd_update(variable.value, indices[:, None], new))
+        elif variable is not None:
+            handle = _raw(variable).handle
+            tf.raw_ops.ResourceScatterUpdate(resource=handle, indices=indices, updates=tf.cast(new, variable.dtype))
 
 
 def _stepped(theta: Any, m: Any, v: Any, largest: Any, slot: Slot, rule: Rule, s: Scalars) -> tuple[Any, ...]:
@@ -129,13 +138,15 @@ def _averaged(moment: Any, value: Any, beta: float) -> Any:
 
 
 def _update_dense(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scalars]) -> None:
+    for run in flat.runs([slot for slot in slots if isinstance(slot.m, Stretch)]):
+        _update_run(run, rule, scalars["float32"])
     for slot in slots:
-        s = scalars[slot.m.value.dtype.name]
+        if isinstance(slot.m, Stretch):
+            continue
+        s = scalars[slot.m.dtype]
         theta = _raw(slot.theta)
-        g = tf.cast(slot.gradient, slot.m.value.dtype)
-        if slot.decays and rule.coupled:
-            g = g + s.decay * tf.cast(theta, g.dtype)
-        elif slot.decays and theta.dtype == g.dtype:
+        g = _with_decay(slot, rule, s)
+        if slot.decays and not rule.coupled and theta.dtype == g.dtype:
             theta.assign_sub(s.decay * theta)
         # Its relative with AMSGrad cannot be compiled by XLA.
         if _is_large(slot) and slot.largest is None and s.turned is not None and theta.dtype == g.dtype:
@@ -144,8 +155,52 @@ def _update_dense(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scala
             _update_simply(theta, slot, g, rule, s)
 
 
+def _with_decay(slot: Slot, rule: Rule, s: Scalars) -> Any:
+    """The gradient, with the decay that is part of it."""
+    g = tf.cast(slot.gradient, slot.m.dtype)
+    return g + s.decay * tf.cast(_raw(slot.theta), g.dtype) if slot.decays and rule.coupled else g
+
+
+def _update_run(run: Sequence[Slot], rule: Rule, s: Scalars) -> None:
+    """One step of weights whose moments stand side by side."""
+    g = tf.concat([_shaped(_with_decay(slot, rule, s), [-1]) for slot in run], 0)
+    columns = [(slot.m, slot.v, *([] if slot.largest is None else [slot.largest])) for slot in (run[0], run[-1])]
+    stretches = [(first.flat, first.start, last.stop) for first, last in zip(*columns, strict=True)]
+    m, v = _moved(stretches, g, rule)
+    steps = s.step_size * m / (tf.sqrt(v) + s.epsilon)
+    sizes = [slot.m.stop - slot.m.start for slot in run]
+    for slot, step in zip(run, tf.split(steps, sizes) if len(run) > 1 else [steps], strict=True):
+        theta = _raw(slot.theta)
+        step = _shaped(step, theta.shape)
+        step = step + s.decay * theta if slot.decays and not rule.coupled else step
+        tf.raw_ops.AssignSubVariableOp(resource=theta.handle, value=step)
+
+
+def _shaped(x: Any, shape: Sequence[int]) -> Any:
+    """`x` with that shape; of a bias it is the same, and an operation that does nothing costs, too."""
+    return x if x.shape.rank == len(shape) == 1 else tf.reshape(x, shape)
+
+
+def _moved(stretches: Sequence[tuple[Any, int, int]], g: Any, rule: Rule) -> tuple[Any, Any]:
+    """Move the stretches (flat variable, start, stop) of m, v and the largest v; m, and what stands under the root."""
+    (first, start, stop), (second, _, _) = stretches[:2]
+    if (start, stop) == (0, first.shape[0]):  # in place
+        _average(first, g, rule.beta_1)
+        _average(second, tf.square(g), rule.beta_2)
+        m, v = first.value(), second.value()
+    else:
+        m = _averaged(first[start:stop], g, rule.beta_1)
+        v = _averaged(second[start:stop], tf.square(g), rule.beta_2)
+        first[start:stop].assign(m)
+        second[start:stop].assign(v)
+    for largest, _, _ in stretches[2:]:
+        v = tf.maximum(largest[start:stop], v)
+        largest[start:stop].assign(v)
+    return m, v
+
+
 def _is_large(slot: Slot) -> bool:
-    return int(slot.m.value.shape.num_elements()) >= _LARGE
+    return bool(math.prod(slot.m.shape) >= flat.LARGE)
 
 
 def _update_fused(theta: Any, slot: Slot, g: Any, s: Turned) -> None:

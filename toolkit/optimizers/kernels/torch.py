@@ -28,6 +28,12 @@ def is_distributed(optimizer: Any) -> bool:
     return False
 
 
+def add_moments(optimizer: Any, variables: Sequence[Any], names: Sequence[str]) -> Sequence[list[Any]]:
+    """Zeros for each of `names`, one per weight."""
+    moments: Sequence[list[Any]] = optimizer.add_optimizer_variables(variables, names)
+    return moments
+
+
 def prepare(gradient: Any, lazy: bool) -> Any:
     """The gradient, at least float32; that of `torch.nn.Embedding(sparse=True)` with repeated rows summed."""
     if gradient.is_sparse and lazy:
