@@ -201,18 +201,21 @@ def test_what_other_verbs_left_is_shown(run):
     (run / "look").mkdir()
     for name in ("robustness.png", "gradients.png", "curves.png", "look/first_layer-filters.png"):
         (run / name).write_bytes(png())
-    document = {"changes": [{"name": "fog", "accuracy": [0.91234, 0.5]}], "examples": 1000, "baseline": None}
+    passes = [{"name": "fog", "figures": {"error": 0.91234, "bins": [1, 2]}}, {"name": "<i>rain"}]
+    document = {"passes": passes, "settings": [1, 0.5], "examples": 1000, "baseline": None}
     planted_run.write_json(run / "robustness.json", document)
     (run / "duplicates.csv").write_text("split,id,also_in\ntest,example-03,train\n")
 
     page = report(run)
 
     pictures = {image["alt"]: image["src"] for image in page.all("img")}
-    assert {"robustness", "gradients", "look: first layer filters"} < set(pictures)
+    assert {"robustness", "gradients", "look: first_layer-filters"} < set(pictures)
     assert "Curves of the training over its steps; kept: epoch 2 (val_loss 0.1250)" in pictures
     inline = f"data:image/png;base64,{base64.b64encode(png()).decode()}"
     assert set(pictures.values()) == {inline}
-    for row in (["changes › 1 › accuracy › 1", "0.9123"], ["examples", "1,000"], ["baseline", "–"]):
+    for row in (["name", "figures › error"], ["fog", "0.9123"], ["<i>rain", "–"], ["settings › 2", "0.5"]):
+        assert row in page.cells
+    for row in (["examples", "1,000"], ["baseline", "–"]):
         assert row in page.cells
     assert ["test", "example-03", "train"] in page.cells
 

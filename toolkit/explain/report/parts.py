@@ -11,7 +11,8 @@ from toolkit.evaluation.confusion import COUNTS_UP_TO
 from toolkit.evaluation.evaluate import Evaluation
 from toolkit.evaluation.transcripts import ErrorRate, Transcription
 from toolkit.explain.report import curves
-from toolkit.explain.report.gather import Found
+from toolkit.explain.report.documents import document, number
+from toolkit.explain.report.gather import LOOK, Found
 from toolkit.explain.report.markup import Cell, element, facts, folded, percent, section, table
 from toolkit.explain.report.pictures import Picture
 from toolkit.explain.report.tables import FIRST
@@ -23,10 +24,9 @@ TEXT = 300  # characters of a transcript
 MAX_CLASSES = 1000
 MAX_PAIRS = 10
 MAX_EPOCHS = 200
-MAX_FACTS = 300
 MAX_PICTURES = 60
-_DEPTH = 6
 _CONFUSION = "confusion.png"
+_CONFUSED, _MISTAKES = f"{LOOK}/confused.png", f"{LOOK}/mistakes.png"  # of `toolkit look`
 
 
 def summary(run: Found) -> dict[str, Cell]:
@@ -93,6 +93,10 @@ def sections(run: Found, pictures: list[Picture], *, hovered: Element | None) ->
         hovered: where the curves of this run are drawn; None shows their picture alone.
     """
     used = {runs.CURVES, _CONFUSION}
+    if isinstance(run.evaluation, Evaluation):
+        used.add(_CONFUSED)
+    if run.mistakes:
+        used.add(_MISTAKES)
     yield section("What was trained", facts("What was trained", summary(run)))
     if run.evaluation is not None:
         split = shown(run.evaluation.split, length=NAME)
@@ -104,13 +108,13 @@ def sections(run: Found, pictures: list[Picture], *, hovered: Element | None) ->
     elif run.evaluation is not None and run.evaluation.confusions:
         yield section("Words most often written wrong", _words(run.evaluation))
     if run.mistakes:
-        yield section("Worst mistakes", *_mistakes(run))
+        yield section("Worst mistakes", *_mistakes(run), _figure(run, _MISTAKES, "The worst mistakes", pictures))
     others = {name: evaluation for name, evaluation in run.evaluations.items() if name}
     for name, evaluation in others.items():
         yield section(f"Evaluation {shown(name, length=NAME)}", facts(name, figures(evaluation)))
     yield from _pictures({name: path for name, path in run.pictures.items() if name not in used}, pictures)
-    for name, document in run.documents.items():
-        yield section(shown(name, length=NAME), folded("figures", _document(name, document)))
+    for name, content in run.documents.items():
+        yield section(shown(name, length=NAME), folded("figures", *document(content, shown(name, length=NAME))))
     for name, rows in run.tables.items():
         yield section(_TABLES[name], *_listed(rows, name))
     yield section("Config", folded("every key", element("pre", run.config.to_yaml())))
@@ -151,18 +155,18 @@ def _error_rate(rate: ErrorRate) -> str:
 
 
 def _curves(run: Found, pictures: list[Picture], hovered: Element | None) -> Iterator[Element]:
-    shown_as: list[Cell | None] = []
-    if runs.CURVES in run.pictures:
-        best = _kept(run)
-        alternative = f"Curves of the training over its steps{f'; kept: {best}' if best else ''}"
-        shown_as.append(_figure(run, runs.CURVES, alternative, pictures))
-    if run.epochs:
-        shown_as.append(folded("the figures of each epoch", _epoch_table(run)))
-    if hovered is not None or shown_as:
-        yield section("Curves", hovered, *shown_as)
+    best = _kept(run)
+    alternative = f"Curves of the training over its steps{f'; kept: {best}' if best else ''}"
+    drawn = _figure(run, runs.CURVES, alternative, pictures)
+    figures = folded("the figures of each epoch", _epoch_table(run)) if run.epochs else None
+    if any(part is not None for part in (hovered, drawn, figures)):
+        yield section("Curves", hovered, drawn, figures)
 
 
-def _figure(run: Found, name: str, alternative: str, pictures: list[Picture]) -> Element:
+def _figure(run: Found, name: str, alternative: str, pictures: list[Picture]) -> Element | None:
+    """One of the run's pictures, if it has been drawn."""
+    if name not in run.pictures:
+        return None
     pictures.append(Picture(run.pictures[name], alternative))
     return element("figure", pictures[-1].image)
 
@@ -172,7 +176,7 @@ def _epoch_table(run: Found) -> Element:
     rows = run.epochs[-MAX_EPOCHS:]
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in ("kind", "epoch")]
     names = [name for name in names if any(curves.is_drawn(row.get(name)) for row in rows)]
-    cells = [[_number(row.get(name)) for name in ("epoch", *names)] for row in rows]
+    cells = [[number(row.get(name)) for name in ("epoch", *names)] for row in rows]
     head = ["epoch", *(shown(name, length=NAME).replace("_", " ") for name in names)]
     return table("Figures of each epoch", head, cells, numbers=range(len(head)))
 
@@ -187,7 +191,7 @@ def _confusion(evaluation: Evaluation, run: Found, pictures: list[Picture]) -> E
                     "the label's examples."),
             _counts(evaluation, names),
         ]  # fmt: skip
-    elif _CONFUSION in run.pictures:
+    else:
         alternative = f"Confusion matrix of {len(names):,} classes: a row per label, a column per answer"
         parts.append(_figure(run, _CONFUSION, alternative, pictures))
     pairs = [
@@ -203,6 +207,7 @@ def _confusion(evaluation: Evaluation, run: Found, pictures: list[Picture]) -> E
             element("h3", "Most confused"),
             table("Most confused", ("label", "answer", "examples"), rows, numbers=(2,)),
         ]
+    parts.append(_figure(run, _CONFUSED, "Examples of the pairs of classes most confused", pictures))
     return section("Confusion matrix", *parts)
 
 
@@ -271,46 +276,13 @@ def _pictures(held: Mapping[str, Any], pictures: list[Picture]) -> Iterator[Elem
     """What other verbs drew; the name of the file says what it shows."""
     drawn: list[Cell | None] = []
     for name, path in list(held.items())[:MAX_PICTURES]:
-        caption = shown(name.removesuffix(".png").replace("/", ": ").replace("_", " ").replace("-", " "), length=NAME)
+        caption = shown(name.removesuffix(".png").replace("/", ": "), length=NAME)
         pictures.append(Picture(path, caption))
         drawn.append(element("figure", pictures[-1].image, element("figcaption", caption)))
     if len(held) > MAX_PICTURES:
         drawn.append(element("p", f"{len(held) - MAX_PICTURES:,} more pictures stand in the run directory."))
     if drawn:
         yield section("Pictures", *drawn)
-
-
-def _document(name: str, document: Any) -> Element:
-    """What a JSON file holds, a line per value."""
-    values: dict[str, Cell] = {}
-    for place, value in _leaves(document, "", 0):
-        if len(values) == MAX_FACTS:
-            values["…"] = f"{shown(name, length=NAME)} in the run directory has all"
-            break
-        values[shown(place, length=NAME)] = _number(value)
-    return facts(shown(name, length=NAME), values)
-
-
-def _leaves(value: Any, place: str, depth: int) -> Iterator[tuple[str, Any]]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value, start=1) if isinstance(value, list) else None
-    if inner is None or not value:
-        yield place, value
-    elif depth == _DEPTH:
-        yield place, "…"
-    else:
-        for key, entry in inner:
-            yield from _leaves(entry, f"{place} › {key}" if place else str(key), depth + 1)
-
-
-def _number(value: Any) -> str:
-    """A value of JSON as people read it."""
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return shown(f"{value:,}", length=TEXT)
-    return shown(value, length=TEXT)
 
 
 def _listed(rows: list[list[str]], name: str) -> Iterator[Element]:

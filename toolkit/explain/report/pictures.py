@@ -33,7 +33,7 @@ class Picture:
 
     def __init__(self, path: Path, alternative: str) -> None:
         self.path = path
-        self.image = element("img", alt=alternative, loading="lazy")
+        self.image = element("img", alt=alternative)
 
 
 def fit(pictures: Sequence[Picture], room: int) -> list[Path]:
