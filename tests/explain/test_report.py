@@ -156,6 +156,13 @@ def test_names_and_texts_of_others_are_only_text(tmp_path):
     assert all("<" not in script for script in page.scripts[:2])  # no name ends the script that holds the curves
 
 
+def test_a_class_whose_name_is_no_utf8_is_shown(run):
+    classes = json.loads((run / "evaluation.json").read_text())["classes"]
+    change(run / "evaluation.json", classes=[{**classes[0], "name": "caf\udce9"}, *classes[1:]])
+
+    assert ["caf?", "63.64 %", "70.00 %", "66.67 %", "10"] in report(run).cells
+
+
 def test_curves_have_the_figures_of_the_metrics(run):
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "epoch", "epoch": 4, "step": 40, "loss": NaN, "val_loss": 0.1}\n')
@@ -334,6 +341,8 @@ def change(path, **changes):
 DAMAGE = {
     "no run": (lambda run: (run / "record.json").unlink(), "record.json is missing"),
     "figures": (lambda run: change(run / "evaluation.json", accuracy="high"), "evaluation.json: accuracy: "),
+    "many figures": (lambda run: change(run / "evaluation.json", confusion=[[""] * 10**6]), "confusion.0.0: "),
+    "many shares": (lambda run: change(run / "evaluation.json", top_k=dict.fromkeys(range(10**5), "")), "10,000 parts"),
     "matrix": (lambda run: change(run / "evaluation.json", confusion=[[1, 2]]), "confusion has not a row and a column"),
     "list": (lambda run: (run / "evaluation.json").write_text("[]"), "evaluation.json holds no evaluation"),
     "predictions": (lambda run: (run / "predictions.csv").write_text("id,x\n1,2\n"), "no table of predictions"),

@@ -6,15 +6,15 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, TypeAdapter, ValidationError
 
 from toolkit.config import RunConfig, load_run
 from toolkit.data.spec import MAX_BYTES, DataSpec
 from toolkit.errors import ToolkitError
-from toolkit.evaluation.evaluate import Evaluation
-from toolkit.evaluation.transcripts import Transcription
+from toolkit.evaluation.evaluate import ClassFigures, Evaluation
+from toolkit.evaluation.transcripts import Confusion, Transcription
 from toolkit.explain.report import tables
 from toolkit.explain.report.tables import Mistake
 from toolkit.runs import metrics, trust
@@ -26,6 +26,20 @@ PREDICTIONS = "predictions.csv"
 LOOK = "look"
 MAX_ROWS = 1000  # of metrics.jsonl, of each kind; of more every so many are taken
 _OWN_JSON = (runs.SPEC, runs.RECORD)
+
+_T = TypeVar("_T")
+_Tuple = Annotated[tuple[_T, ...], FailFast()]  # a million entries of a wrong type are one error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Evaluation(Evaluation):
+    classes: _Tuple[ClassFigures]
+    confusion: _Tuple[_Tuple[int]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Transcription(Transcription):
+    confusions: _Tuple[Confusion]
 
 
 class Best(BaseModel):
@@ -137,7 +151,12 @@ def _evaluation(path: Path) -> Evaluation | Transcription:
     if not isinstance(document, dict):
         raise ToolkitError(f"{trust.shown(path)} holds no evaluation: let `toolkit evaluate` write it anew.")
     fields = {name: value for name, value in document.items() if name not in ("format", "task")}
-    schema: TypeAdapter[Any] = TypeAdapter(Transcription if document.get("task") == "transcription" else Evaluation)
+    if any(isinstance(value, dict) and len(value) > trust.MAX_PARTS for value in fields.values()):
+        raise ToolkitError(
+            f"{trust.shown(path)} has a field of more than {trust.MAX_PARTS:,} parts: let `toolkit evaluate` write it "
+            "anew."
+        )
+    schema: TypeAdapter[Any] = TypeAdapter(_Transcription if document.get("task") == "transcription" else _Evaluation)
     evaluation: Evaluation | Transcription = _checked(schema, fields, path)
     if isinstance(evaluation, Evaluation):
         classes = len(evaluation.classes)
@@ -151,7 +170,10 @@ def _evaluation(path: Path) -> Evaluation | Transcription:
 
 def _checked(schema: TypeAdapter[Any], fields: dict[str, Any], path: Path) -> Any:
     try:
-        return schema.validate_json(json.dumps(fields), strict=True)
+        text = json.dumps(fields, ensure_ascii=False).encode(
+            "utf-8", "replace"
+        )  # a name may have bytes that are no UTF-8
+        return schema.validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = trust.shown(".".join(map(str, first["loc"])), length=80)
