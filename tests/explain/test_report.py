@@ -145,6 +145,9 @@ def test_names_and_texts_of_others_are_only_text(tmp_path):
     planted_run.write_json(run / "other.json", {HOSTILE: {"a": [HOSTILE, 1.5, None]}})
     (run / "bad_examples.csv").write_text(f"split,id,reason\ntrain,{HOSTILE},\x1b[31m\u202egnp\n".replace('"', ""))
 
+    with (run / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps({"kind": "epoch", "step": 40, f"{HOSTILE}{i}": 1.0}) + "\n" for i in range(999))
+
     page = report(run)
 
     assert page.text.count(HOSTILE) >= 8

@@ -19,6 +19,7 @@ _COLOURS = ("#3b8fd6", "#e0701a", "#1fa37a", "#b86fd1", "#c29a00", "#d6508b", "#
 _NOT_DRAWN = ("kind", "step", "epoch", "seconds", "examples_per_second", "data_wait_share")
 _RATE = "learning_rate"
 _PANEL = 230  # pixels
+MAX_MIDDLE = 10  # metrics that are drawn beside loss and learning rate
 
 
 def curves(found: Sequence[Found]) -> str | None:
@@ -32,7 +33,7 @@ def curves(found: Sequence[Found]) -> str | None:
         return None
     from plotly.subplots import make_subplots
 
-    titles = [name.replace("_", " ") for name in names]
+    titles = [html.escape(shown(name, length=60)).replace("_", " ") for name in names]  # Plotly reads tags
     figure = make_subplots(rows=len(names), cols=1, shared_xaxes=True, vertical_spacing=0.12 / len(names))
     for panel, name in enumerate(names, start=1):
         for trace in _traces(found, name, legend=panel == 1):
@@ -81,7 +82,7 @@ def is_drawn(value: Any) -> bool:
 def _metrics(rows: Sequence[Row]) -> list[str]:
     found = {key.removeprefix("val_") for row in rows for key in row if key not in _NOT_DRAWN and is_drawn(row[key])}
     middle = sorted(found - {"loss", _RATE})
-    return [name for name in ("loss", *middle, _RATE) if name in found]
+    return [name for name in ("loss", *middle[:MAX_MIDDLE], _RATE) if name in found]
 
 
 def _traces(found: Sequence[Found], name: str, *, legend: bool) -> list[Any]:
@@ -103,7 +104,7 @@ def _traces(found: Sequence[Found], name: str, *, legend: bool) -> list[Any]:
 
 
 def _traces_of_many(run: Found, name: str, colour: str, *, legend: bool) -> list[Any]:
-    label = html.escape(shown(run.label, length=60))  # Plotly reads tags
+    label = html.escape(shown(run.label, length=60))
     if name == _RATE:
         return [_line(_by_step(run), name, label, colour, legend=False)]
     rows = run.epochs or run.steps

@@ -24,6 +24,7 @@ TEXT = 300  # characters of a transcript
 MAX_CLASSES = 1000
 MAX_PAIRS = 10
 MAX_EPOCHS = 200
+MAX_COLUMNS = 20  # of their table
 MAX_PICTURES = 60
 _CONFUSION = "confusion.png"
 _CONFUSED, _MISTAKES = f"{LOOK}/confused.png", f"{LOOK}/mistakes.png"  # of `toolkit look`
@@ -176,6 +177,7 @@ def _epoch_table(run: Found) -> Element:
     rows = run.epochs[-MAX_EPOCHS:]
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in ("kind", "epoch")]
     names = [name for name in names if any(curves.is_drawn(row.get(name)) for row in rows)]
+    names = names[:MAX_COLUMNS]
     cells = [[number(row.get(name)) for name in ("epoch", *names)] for row in rows]
     head = ["epoch", *(shown(name, length=NAME).replace("_", " ") for name in names)]
     return table("Figures of each epoch", head, cells, numbers=range(len(head)))
