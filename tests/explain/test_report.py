@@ -291,11 +291,24 @@ def test_runs_measured_on_other_test_parts_are_told_apart(tmp_path):
 
 
 def test_curves_of_several_runs_carry_their_names_as_text(tmp_path):
-    found = [gather.gather(plant(tmp_path / name), name) for name in ("<b>bold", "plain")]
+    runs = [plant(tmp_path / name) for name in ("<b>bold", "plain")]
+    with (runs[0] / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "epoch", "step": 40, "<i>score": 1.0}\n')
 
-    names = {line["name"] for line in json.loads(curves(found))["data"]}
+    figure = json.loads(curves([gather.gather(run, run.name) for run in runs]))
 
-    assert {"&lt;b&gt;bold, validation", "plain, validation"} < names  # Plotly reads tags, and these are none
+    # Plotly reads tags, and these are none.
+    assert {"&lt;b&gt;bold, validation", "plain, validation"} < {line["name"] for line in figure["data"]}
+    assert figure["layout"]["yaxis2"]["title"]["text"] == "&lt;i&gt;score"
+
+
+def test_no_name_can_end_the_script_that_holds_the_curves(tmp_path, monkeypatch):
+    monkeypatch.setattr("html.escape", str)  # which leaves nothing to do here
+    found = [gather.gather(plant(tmp_path / name), f"</script>{name}") for name in ("a", "b")]
+
+    text = curves(found)
+
+    assert "<" not in text and "</script>a, validation" in [line["name"] for line in json.loads(text)["data"]]
 
 
 def test_runs_of_one_name_are_called_by_their_paths(tmp_path):
