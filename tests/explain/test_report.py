@@ -94,7 +94,7 @@ def test_what_was_trained_config_and_environment_stand_in_the_page(run):
     for row in (
         ["model", "mnist_dense"],
         ["parameters", "1,234,567"],
-        ["examples", "45 train, 15 validation, 30 test"],
+        ["splits", "45 train, 15 validation, 30 test"],
         ["optimizer", "adam, learning rate 0.01, cosine"],
         ["epochs", "3 of 3"],
         ["kept", "epoch 2 (val_loss 0.1250)"],

@@ -22,12 +22,8 @@ def sections(found: Sequence[Found], *, hovered: Element | None) -> Iterator[Ele
         hovered: where the curves of all are drawn.
     """
     told = [{**parts.summary(run), **(parts.figures(run.evaluation) if run.evaluation else {})} for run in found]
-    for run, values in zip(found, told, strict=True):
-        values["examples"] = parts.summary(run)["examples"]  # the evaluation's are those of the test part again
     yield section("Figures", *_notes(found), _beside("Figures", found, told, mark=False))
-    configs = [
-        {key: shown(inline(value), length=VALUE) for key, value in flat(run.config.to_dict()).items()} for run in found
-    ]
+    configs = [{key: inline(value) for key, value in flat(run.config.to_dict()).items()} for run in found]
     yield section("What differs in the config", *_differences("What differs in the config", found, configs))
     environments = [
         {name: value for name, value in parts.environment(run).items() if name not in ("started", "command")}
@@ -35,8 +31,9 @@ def sections(found: Sequence[Found], *, hovered: Element | None) -> Iterator[Ele
     ]
     yield section("What differs in the environment", *_differences("The environment", found, environments))
     if hovered is not None:
-        alone = "Without scripts each run's own curves are shown below."
-        yield section("Curves", hovered, element("noscript", element("p", alone)))
+        lines = element("p", "Solid: validation. Dotted, in the same colour: training, mean of the epoch.")
+        alone = element("noscript", element("p", "Without scripts each run's own curves are shown below."))
+        yield section("Curves", lines, hovered, alone)
 
 
 def _notes(found: Sequence[Found]) -> Iterator[Element]:
@@ -46,7 +43,7 @@ def _notes(found: Sequence[Found]) -> Iterator[Element]:
         yield element("p", element("mark", text))
 
 
-def _differences(title: str, found: Sequence[Found], values: Sequence[Mapping[str, Cell]]) -> Iterator[Element]:
+def _differences(title: str, found: Sequence[Found], values: Sequence[Mapping[str, str]]) -> Iterator[Element]:
     names = list(dict.fromkeys(name for one in values for name in one))
     differing = [name for name in names if len({one.get(name) for one in values}) > 1]
     same = len(names) - len(differing)
@@ -58,11 +55,13 @@ def _differences(title: str, found: Sequence[Found], values: Sequence[Mapping[st
         yield element("p", f"Nothing: all {same:,} values are the same.")
 
 
-def _beside(title: str, found: Sequence[Found], told: Sequence[Mapping[str, Cell]], *, mark: bool) -> Element:
+def _beside(title: str, found: Sequence[Found], told: Sequence[Mapping[str, str]], *, mark: bool) -> Element:
     """A row per name, a column per run."""
-    names = dict.fromkeys(name for values in told for name in values)
-    rows = []
+    names = dict.fromkeys(name for one in told for name in one)
+    rows: list[list[Cell]] = []
     for name in names:
-        cells = [values.get(name, "–") for values in told]
-        rows.append([name, *(element("mark", cell) if mark and cell != cells[0] else cell for cell in cells)])
+        values = [one.get(name, "–") for one in told]
+        cells = [shown(value, length=VALUE) for value in values]
+        marks = [mark and value != values[0] for value in values]
+        rows.append([name, *(element("mark", c) if marked else c for c, marked in zip(cells, marks, strict=True))])
     return table(title, ["", *(shown(run.label) for run in found)], rows)

@@ -18,7 +18,7 @@ from toolkit.runs.trust import shown
 _COLOURS = ("#3b8fd6", "#e0701a", "#1fa37a", "#b86fd1", "#c29a00", "#d6508b", "#6f9aa8", "#a0724a")
 _NOT_DRAWN = ("kind", "step", "epoch", "seconds", "examples_per_second", "data_wait_share")
 _RATE = "learning_rate"
-_PANEL = 230  # pixels
+_PANEL, _LEGEND = 230, 22  # pixels of a panel, of a run in the legend on a narrow screen
 MAX_MIDDLE = 10  # metrics that are drawn beside loss and learning rate
 
 
@@ -53,7 +53,7 @@ def curves(found: Sequence[Found]) -> str | None:
         figure.add_vline(best, line={"color": _COLOURS[2], "dash": "dash", "width": 1.5}, row="all", col=1)
     figure.update_layout(
         template="none",
-        height=_PANEL * len(names) + 90,
+        height=_PANEL * len(names) + 90 + _LEGEND * len(found),
         margin={"l": 64, "r": 12, "t": 12, "b": 48},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -103,13 +103,14 @@ def _traces(found: Sequence[Found], name: str, *, legend: bool) -> list[Any]:
 
 
 def _traces_of_many(run: Found, name: str, colour: str, *, legend: bool) -> list[Any]:
-    label = html.escape(shown(run.label, length=60))
+    label = html.escape(shown(run.label, length=40))
     if name == _RATE:
         return [_line(_by_step(run), name, label, colour, legend=False)]
     rows = run.epochs or run.steps
+    validated = any(f"val_{name}" in row for row in rows)  # the legend then needs no second line for the run
     return [
-        _line(rows, name, f"{label}, training", colour, legend=legend, width=1.0, dash="dot"),
-        _line(rows, f"val_{name}", f"{label}, validation", colour, legend=legend, mark="square"),
+        _line(rows, name, f"{label}, training", colour, label, legend=legend and not validated, width=1.0, dash="dot"),
+        _line(rows, f"val_{name}", f"{label}, validation", colour, label, legend=legend, mark="square"),
     ]
 
 
@@ -122,6 +123,7 @@ def _line(
     key: str,
     label: str,
     colour: str,
+    group: str = "",
     *,
     legend: bool,
     mark: str = "",
@@ -129,6 +131,7 @@ def _line(
     opacity: float = 1.0,
     dash: str = "solid",
 ) -> Any:
+    """What one key has in `rows`; a click in the legend hides or shows all lines of a group."""
     from plotly import graph_objects
 
     held = [row for row in rows if key in row]
@@ -138,7 +141,7 @@ def _line(
         customdata=[str(row["epoch"]) if is_drawn(row.get("epoch")) else "?" for row in held],
         hovertemplate="%{y}, epoch %{customdata}",
         name=label,
-        legendgroup=label,
+        legendgroup=group or label,
         showlegend=legend and bool(held),
         mode="lines+markers" if mark or len(held) == 1 else "lines",
         marker={"symbol": mark or "circle", "size": 6},

@@ -170,9 +170,8 @@ def _evaluation(path: Path) -> Evaluation | Transcription:
 
 def _checked(schema: TypeAdapter[Any], fields: dict[str, Any], path: Path) -> Any:
     try:
-        text = json.dumps(fields, ensure_ascii=False).encode(
-            "utf-8", "replace"
-        )  # a name may have bytes that are no UTF-8
+        # A class may be called by bytes that are no UTF-8.
+        text = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")
         return schema.validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -30,16 +30,16 @@ _CONFUSION = "confusion.png"
 _CONFUSED, _MISTAKES = f"{LOOK}/confused.png", f"{LOOK}/mistakes.png"  # of `toolkit look`
 
 
-def summary(run: Found) -> dict[str, Cell]:
+def summary(run: Found) -> dict[str, str]:
     """What was trained, by what is told."""
     record, config = run.record, run.config
     state = record.state if record.error is None else f"{record.state}: {shown(record.error, length=TEXT)}"
-    told: dict[str, Cell | None] = {
+    told: dict[str, str | None] = {
         "state": state,
         "model": record.model and shown(record.model, length=NAME),
         "parameters": None if record.parameters is None else f"{record.parameters:,}",
         "data": f"{config.data.source.name} ({run.spec.kind}, {run.spec.task})",
-        "examples": ", ".join(f"{count:,} {name}" for name, count in run.spec.examples.items()),
+        "splits": ", ".join(f"{count:,} {name}" for name, count in run.spec.examples.items()),
         "classes": f"{len(run.spec.class_names):,}" if run.spec.class_names else None,
         "optimizer": _optimizer(run),
         "epochs": _epochs(run),
@@ -50,7 +50,7 @@ def summary(run: Found) -> dict[str, Cell]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def figures(evaluation: Evaluation | Transcription) -> dict[str, Cell]:
+def figures(evaluation: Evaluation | Transcription) -> dict[str, str]:
     """The figures of one evaluation, by name."""
     if isinstance(evaluation, Transcription):
         told = {
@@ -70,12 +70,12 @@ def figures(evaluation: Evaluation | Transcription) -> dict[str, Cell]:
     return {**told, "loss": f"{evaluation.loss:.4f}", "examples": f"{evaluation.examples:,}"}
 
 
-def environment(run: Found) -> dict[str, Cell]:
+def environment(run: Found) -> dict[str, str]:
     """Versions, commit, command and machine."""
     record = run.record
-    told: dict[str, Cell | None] = {
+    told: dict[str, str | None] = {
         "started": record.started,
-        "command": element("code", shown(" ".join(record.command), length=1000)) if record.command else None,
+        "command": shown(" ".join(record.command), length=1000) or None,
         "commit": record.commit,
         "backend": record.backend,
         "seed": None if record.seed is None else str(record.seed),
@@ -188,11 +188,8 @@ def _confusion(evaluation: Evaluation, run: Found, pictures: list[Picture]) -> E
     names = [shown(one.name, length=NAME) for one in evaluation.classes]
     parts: list[Cell | None] = []
     if len(names) <= COUNTS_UP_TO:
-        parts += [
-            element("p", "Each row is a label, each column an answer; the deeper the colour, the larger the share of "
-                    "the label's examples."),
-            _counts(evaluation, names),
-        ]  # fmt: skip
+        read = "Each row is a label, each column an answer; the deeper the colour, the larger its share of the row."
+        parts += [element("p", read), _counts(evaluation, names)]
     else:
         alternative = f"Confusion matrix of {len(names):,} classes: a row per label, a column per answer"
         parts.append(_figure(run, _CONFUSION, alternative, pictures))
