@@ -49,7 +49,7 @@ def test_wheel_holds_the_package_its_configs_and_nothing_else(wheel: Path, repos
     names = zipfile.ZipFile(wheel).namelist()
 
     assert {name.partition("/")[0] for name in names} == {"toolkit", f"{wheel.name.split('-py3')[0]}.dist-info"}
-    assert "toolkit/py.typed" in names
+    assert {"toolkit/py.typed", "toolkit/explain/report/page.css", "toolkit/explain/report/page.js"} <= set(names)
     modules = {path.relative_to(repository).as_posix() for path in (repository / "toolkit").rglob("*.py")}
     assert modules == {name for name in names if name.endswith(".py")}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)

@@ -215,6 +215,20 @@ def check(directory: Path) -> Path:
     )
 
 
+def check_begun(directory: Path) -> Path:
+    """The absolute path of the directory of a run that began to train, checked to be one; it may have no weights yet.
+
+    Raises:
+        ToolkitError: there is no such folder, or it holds no such run.
+    """
+    return _checked(
+        directory,
+        (CONFIG, SPEC, RECORD),
+        "is not the directory of a run that began to train",
+        "give the folder that train printed",
+    )
+
+
 def _checked(directory: Path, needed: Sequence[str], fault: str, what: str) -> Path:
     """The absolute path of a folder that holds the files `needed`, only its own files, and a complete config."""
     directory = directory.absolute()

@@ -1,0 +1,22 @@
+"""The verbs about one run, seen from inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR…")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The page; without it report.html in RUN_DIR, or of several runs in the current folder.",
+)
+def report(run_dirs: Sequence[Path], output: Path | None) -> None:
+    """Write one HTML page about RUN_DIR, or one that compares several; it needs no network."""
+    from toolkit.explain.report.write import write_report
+
+    write_report(run_dirs, output, say=click.echo)
