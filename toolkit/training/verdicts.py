@@ -15,7 +15,7 @@ from toolkit.runs.trust import shown
 
 FADED = 1e-4  # of the output layer's gradient: what is left after 7 layers of sigmoid, whose slope is at most 1/4
 SWOLLEN = 1 / FADED
-JUMP = 100  # times the largest gradient that the layer had before
+JUMP = 100  # times the largest gradient of the whole model before
 REWRITTEN = 10  # times its own size that one step moved a layer
 _SETTLED = 3  # measurements that come before a jump, and that vanishing and dead layers last
 _SHOWN, _WIDTH = 4, 80  # names in a sentence, and characters of one
@@ -24,7 +24,10 @@ Array = np.ndarray[Any, Any]
 
 
 class Verdict(NamedTuple):
-    """What is wrong, from which step on, in which layers (the worst first), and the sentence for a person."""
+    """What is wrong, from which step on, in which layers, and the sentence for a person, about the first of these.
+
+    Layers that explode stand in the order of how much they do, others in the order of the model.
+    """
 
     kind: Literal["exploding", "vanishing", "dead"]
     step: int
@@ -53,11 +56,12 @@ def _exploding(measured: Gradients) -> Verdict | None:
     norms, updates = measured.values["gradient_norm"], measured.values["update_ratio"]
     _, relative = _relative_to_output(norms)
     free = ~measured.clipped  # clipping is the remedy already
-    with np.errstate(divide="ignore", invalid="ignore"):
-        jump = norms / _largest_before(norms)
+    # Of the whole model: that one layer gets more than before may be the end of a plateau.
+    jump = np.broadcast_to(_jumps(norms), norms.shape)
+    leads = norms == np.fmax.reduce(norms, axis=0)
     tests = [
         (np.isinf(norms) | np.isinf(updates), norms, "has a gradient or an update that is not finite"),
-        ((jump > JUMP) & free, jump, "has {} times the largest gradient that it had before"),
+        ((jump > JUMP) & leads & free, jump, "has most of a gradient that is {} times the largest before"),
         ((relative > SWOLLEN) & free, relative, "has {} times the gradient of the output layer"),
         (updates > REWRITTEN, updates, "was changed by {} times its own size"),
     ]
@@ -85,31 +89,30 @@ def _vanishing(measured: Gradients, dead: Verdict | None) -> Verdict | None:
     if dead:
         faded[: 1 + max(measured.layers.index(name) for name in dead.layers)] = False
     since = _since(faded)
-    worst = sorted(since, key=lambda i: relative[i, -1])
-    if not worst:
+    if not since:
         return None
-    step, (layer, others) = int(measured.steps[since[worst[0]]]), _told(measured, worst)
+    first, *_ = since
+    step, (layer, others) = int(measured.steps[since[first]]), _told(measured, list(since))
     return Verdict(
         "vanishing",
         step,
-        _names(measured, worst),
-        f"vanishing gradient: since step {step:,} layer {layer} has {relative[worst[0], -1]:.1e} of the gradient of "
-        f"the output layer {_shown(measured, output)}{others}; use ReLU for sigmoid or tanh, normalisation, or "
-        "shortcuts.",
+        _names(measured, list(since)),
+        f"vanishing gradient: since step {step:,} layer {layer} has {relative[first, -1]:.1e} of the gradient of the "
+        f"output layer {_shown(measured, output)}{others}; use ReLU for sigmoid or tanh, normalisation, or shortcuts.",
     )
 
 
 def _dead(measured: Gradients) -> Verdict | None:
     """Layers that, up to the end, give nothing but zeros, whatever the batch."""
     since = _since(measured.values["zero_share"] == 1)
-    worst = sorted(since, key=lambda i: since[i])
-    if not worst:
+    if not since:
         return None
-    step, (layer, others) = int(measured.steps[since[worst[0]]]), _told(measured, worst)
+    first, *_ = since
+    step, (layer, others) = int(measured.steps[since[first]]), _told(measured, list(since))
     return Verdict(
         "dead",
         step,
-        _names(measured, worst),
+        _names(measured, list(since)),
         f"dead layer: since step {step:,} layer {layer} gives only zeros after its ReLU{others}, so that nothing "
         "before it learns; begin anew with a lower optimizer.learning_rate, or with warm-up.",
     )
@@ -137,12 +140,14 @@ def _relative_to_output(norms: Array) -> tuple[int, Array]:
     return output, norms / unit
 
 
-def _largest_before(norms: Array) -> Array:
-    """(layers, measurements): the largest finite gradient in earlier ones, infinite in the first few."""
-    largest = np.full(norms.shape, np.inf)
-    finite = np.where(np.isfinite(norms), norms, 0)
-    largest[:, _SETTLED:] = np.maximum.accumulate(finite, axis=1)[:, _SETTLED - 1 : -1]
-    return np.where(largest > 0, largest, np.inf)
+def _jumps(norms: Array) -> Array:
+    """(measurements): the gradient of all layers in units of the largest before; 0 in the first few."""
+    with np.errstate(over="ignore"):
+        total = np.sqrt(np.nansum(np.where(np.isfinite(norms), norms, 0) ** 2, axis=0))
+    largest = np.maximum.accumulate(total)
+    jumps = np.zeros(len(total))
+    np.divide(total[_SETTLED:], largest[_SETTLED - 1 : -1], out=jumps[_SETTLED:], where=largest[_SETTLED - 1 : -1] > 0)
+    return jumps
 
 
 def _since(holds: Array) -> dict[int, int]:
