@@ -25,10 +25,10 @@ def make_probe(model: keras.Model, class_weights: Mapping[int, float] | None) ->
     made: Any = {"tensorflow": _TensorFlow, "jax": _Jax, "torch": _Torch}[keras.backend.backend()](model)
 
     def probe(inputs: Any, labels: Any) -> tuple[np.ndarray[Any, Any], dict[str, float]]:
-        weights = None
+        batch = [inputs, labels]
         if class_weights:
-            weights = np.vectorize(lambda label: class_weights.get(label, 1.0), otypes=["float32"])(labels.numpy())
-        norms, zeros = made(*made.convert((inputs, labels, weights)))
+            batch.append(np.array([class_weights.get(label, 1.0) for label in labels.numpy().tolist()], "float32"))
+        norms, zeros = made(*made.convert(batch))
         shares = zip(made.names, ops.convert_to_numpy(zeros), strict=True)
         return ops.convert_to_numpy(norms), {name: float(share) for name, share in shares}
 
@@ -48,9 +48,10 @@ class _Probe:
             self.run = keras.Model(start, [model.outputs[0], *(layer.output for layer in layers.values())])
 
     def convert(self, batch: Any) -> Any:
+        """As this backend takes it."""
         return keras.tree.map_structure(lambda value: ops.convert_to_tensor(np.asarray(value)), batch)
 
-    def forward(self, inputs: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
+    def forward(self, inputs: Any, labels: Any, weights: Any = None) -> tuple[Any, Any]:
         """Loss and shares of zeros; to be called in a scope that discards what it changes."""
         outputs = self.run(inputs, training=True)
         outputs, activations = (outputs[0], outputs[1:]) if self.names else (outputs, [])
@@ -70,15 +71,15 @@ class _TensorFlow(_Probe):
     def convert(self, batch: Any) -> Any:
         return batch
 
-    def __call__(self, inputs: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
-        result: tuple[Any, Any] = self._compiled(inputs, labels, weights)
+    def __call__(self, *batch: Any) -> tuple[Any, Any]:
+        result: tuple[Any, Any] = self._compiled(*batch)
         return result
 
-    def _measure(self, inputs: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
+    def _measure(self, *batch: Any) -> tuple[Any, Any]:
         import tensorflow as tf
 
         with keras.StatelessScope(collect_losses=True), tf.GradientTape() as tape:
-            loss, zeros = self.forward(inputs, labels, weights)
+            loss, zeros = self.forward(*batch)
         return _norms(tape.gradient(loss, [weight.value for weight in self.weights])), zeros
 
 
@@ -90,9 +91,9 @@ class _Jax(_Probe):
         self.others = model.non_trainable_variables
         self._compiled = jax.jit(self._measure)
 
-    def __call__(self, inputs: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
+    def __call__(self, *batch: Any) -> tuple[Any, Any]:
         values = [variable.value for variable in self.weights], [variable.value for variable in self.others]
-        result: tuple[Any, Any] = self._compiled(*values, inputs, labels, weights)
+        result: tuple[Any, Any] = self._compiled(*values, *batch)
         return result
 
     def _measure(self, values: Any, others: Any, *batch: Any) -> tuple[Any, Any]:
@@ -108,11 +109,11 @@ class _Jax(_Probe):
 
 
 class _Torch(_Probe):
-    def __call__(self, inputs: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
+    def __call__(self, *batch: Any) -> tuple[Any, Any]:
         import torch
 
         with torch.random.fork_rng(), keras.StatelessScope(collect_losses=True):
-            loss, zeros = self.forward(inputs, labels, weights)
+            loss, zeros = self.forward(*batch)
         gradients = torch.autograd.grad(loss, [weight.value for weight in self.weights], allow_unused=True)
         return _norms(gradients), zeros
 
