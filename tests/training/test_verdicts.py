@@ -127,3 +127,12 @@ def test_what_no_training_writes_is_refused(tmp_path, change):
     path.write_text(json.dumps({**row, **change}) + "\n")
     with pytest.raises(ToolkitError, match=r"gradients.jsonl:1 is no row of gradients.jsonl: use the file as train le"):
         gradients.read(path)
+
+
+def test_every_row_has_the_same_layers(tmp_path):
+    path = tmp_path / "gradients.jsonl"
+    options = {"epoch": 1, "clipped": False, "seconds": 0.1}
+    rows = [gradients.make_row(step=s, layers={f"layer{s}": {"gradient_norm": 1.0}}, **options) for s in (1, 2)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ToolkitError, match=r"gradients.jsonl:2 is no row"):
+        gradients.read(path)

@@ -14,7 +14,7 @@ from toolkit.evaluation.picture import drawable, drawing, png
 from toolkit.runs import gradients, trust
 from toolkit.runs import run as runs
 from toolkit.runs.gradients import Gradients
-from toolkit.training.verdicts import Verdict, judge, summary
+from toolkit.training.verdicts import summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ _MOST_NAMES, _CELLS = 40, 28  # layers that are named, and the width of a name
 _MOST_COLUMNS = 600  # more measurements than a picture has room for are thinned out
 
 
-def explain(run_dir: Path, *, say: Callable[[str], None]) -> list[Verdict]:
+def explain(run_dir: Path, *, say: Callable[[str], None]) -> None:
     """Draw `gradients.png` into the run's directory, and say what is wrong.
 
     Raises:
@@ -55,7 +55,6 @@ def explain(run_dir: Path, *, say: Callable[[str], None]) -> list[Verdict]:
     for line in summary(measured):
         say(line)
     say(f"the picture is {trust.shown(output)}")
-    return judge(measured)
 
 
 def draw(measured: Gradients, output: Path, *, title: str) -> None:

@@ -60,16 +60,17 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of `path`, each as `make_row` made it.
 
     Raises:
-        ToolkitError: there is no such file, or a line is none of its rows.
+        ToolkitError: there is no such file, or a line is none of its rows: each has the layers of the one before.
     """
-    step = 0
+    step, layers = 0, None
     for number, row in enumerate(metrics.read(path), start=1):
-        if not _is_row(row, after=step):
+        # Other layers in each row would make a table that grows with the square of the file.
+        if not _is_row(row, after=step) or (layers is not None and row["layers"].keys() != layers):
             raise ToolkitError(
                 f"{trust.shown(path)}:{number} is no row of gradients.jsonl: use the file as train left it, or remove "
                 "the line."
             )
-        step = row["step"]
+        step, layers = row["step"], row["layers"].keys()
         yield row
 
 
@@ -82,7 +83,7 @@ def read(path: Path) -> Gradients:
     found = list(rows(path))
     if not found:
         raise ToolkitError(f"{trust.shown(path)} holds no measurement yet: train at least one step.")
-    layers = tuple(dict.fromkeys(layer for row in found for layer in row["layers"]))
+    layers = tuple(found[0]["layers"])
     places = {layer: i for i, layer in enumerate(layers)}
     values = {name: np.full((len(layers), len(found)), np.nan) for name in MEASURES}
     for column, row in enumerate(found):
