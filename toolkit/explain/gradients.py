@@ -120,7 +120,7 @@ def _scale(name: str, values: Array) -> Normalize:
 
 def _powers(scale: Normalize) -> list[float]:
     """Up to four powers of ten on a logarithmic scale; its ends where it has none."""
-    low, high = np.log10([scale.vmin, scale.vmax])
+    low, high = np.log10(scale.vmin or 1), np.log10(scale.vmax or 1)
     whole = np.arange(np.ceil(low), np.floor(high) + 1)
     apart = -(-len(whole) // 4) or 1
     return [float(10.0**power) for power in (whole[::apart] if len(whole) else (low, high))]
@@ -128,5 +128,5 @@ def _powers(scale: Normalize) -> list[float]:
 
 def _extend(norm: Normalize, values: Array) -> str:
     """Which ends of the scale values lie beyond: 0 has no logarithm, and infinite is above all."""
-    under, over = bool((values < norm.vmin).any()), bool(np.isinf(values).any())
+    under, over = bool((values < (norm.vmin or 0)).any()), bool(np.isinf(values).any())
     return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[under, over]
