@@ -287,6 +287,7 @@ def fit(
             checkpoint=training.checkpoint.model_dump(),
             identity=identity(config, data),
             resume_from=checkpoint,
+            watch_every=training.watch_every if training.watch else None,
         )
         with averaged_weights(model):
             arrays.save(run.path(runs.LAST), get_arrays(model))
@@ -294,11 +295,23 @@ def fit(
         state = "stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed"
         with contextlib.suppress(RunFailed):  # a full disk may be what stopped it
             update_record(run, state=state, error=str(error) or type(error).__name__)
+            tell_gradients(run)
         raise
     spent = f"{outcome.seconds:.1f} s, {outcome.saving:.1f} s of it saving"
     best = f"{outcome.best.metric} {outcome.best.value:.4f}"
     run.say(f"trained {outcome.epochs} epochs in {spent}; kept epoch {outcome.best.epoch} ({best})")
+    tell_gradients(run)
     return outcome
+
+
+def tell_gradients(run: Run) -> None:
+    """Say what the gradients of a training that was watched tell, if any."""
+    from toolkit.runs import gradients
+    from toolkit.training.verdicts import summary
+
+    path = run.path(runs.GRADIENTS)
+    if path.exists() and path.stat().st_size:  # a resume may have cut it to nothing
+        run.say(*summary(gradients.read(path)))
 
 
 def load_weights(model: Any, directory: Path, name: str = runs.WEIGHTS) -> None:

@@ -389,6 +389,7 @@ NAMES = (
     "record.json",
     "weights.safetensors",
     "metrics.jsonl",
+    "gradients.jsonl",
     "log.txt",
     "lock",
     "curves.png",
@@ -437,7 +438,9 @@ def test_a_pipe_is_not_waited_for(place, name):
         refuse(call, place, rf"run/{name} is a pipe, a socket or a device")
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "record.json", "weights.safetensors", "metrics.jsonl", "lock"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "record.json", "weights.safetensors", "metrics.jsonl", "gradients.jsonl", "lock"]
+)
 def test_a_folder_in_place_of_a_file_is_refused(place, name):
     (place.run / name).unlink(missing_ok=True)
     (place.run / name).mkdir()
@@ -451,7 +454,7 @@ def test_a_file_in_place_of_a_folder_is_refused(place, name):
     refuse(resume, place, rf"run/{name} is a file, which train does not make it")
 
 
-@pytest.mark.parametrize("name", ["log.txt", "lock", "metrics.jsonl"])
+@pytest.mark.parametrize("name", ["log.txt", "lock", "metrics.jsonl", "gradients.jsonl"])
 def test_what_is_written_in_place_has_no_second_name(place, name):
     (place.run / name).unlink(missing_ok=True)
     (place.run / name).hardlink_to(place.outside / "secret.txt")

@@ -41,6 +41,7 @@ def make_feed():
     return Feed(
         epoch=epoch,
         ids=lambda number, step: [f"{number}/{step}/{i}" for i in range(BATCH_SIZE)],
+        batch=lambda number, step: tuple(part[step] for part in make_batches(number)),
         validation=tf.data.Dataset.from_tensor_slices((x, y)),
         batch_size=BATCH_SIZE,
         per_epoch=BATCHES,

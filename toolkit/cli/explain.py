@@ -1,4 +1,4 @@
-"""The verbs about one run, seen from inside."""
+"""The verbs that look into one config or run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+def gradients(run_dir: Path) -> None:
+    """Draw what `training.watch: gradients` measured in the run in RUN_DIR, and tell what is wrong."""
+    from toolkit.explain.gradients import explain
+
+    explain(run_dir, say=click.echo)
 
 
 @click.command()

@@ -170,3 +170,8 @@ class TrainingOptions(Options):
     ] = None
     freeze: Annotated[tuple[str, ...], Field(description="names of layers whose weights stay as they are")] = ()
     log_every: Annotated[Size, Field(description="batches between two rows of metrics.jsonl")] = 50
+    watch: Annotated[
+        Literal["gradients"] | None,
+        Field(description="gradients: measure every layer's gradient in single steps, into gradients.jsonl; null: no"),
+    ] = None
+    watch_every: Annotated[Size, Field(description="batches from one watched step to the next, the first is one")] = 100

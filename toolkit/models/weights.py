@@ -112,6 +112,15 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
     return found
 
 
+def named_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """The layers of a graph by what the names of their weights begin with; none of a model that is no graph."""
+    import keras
+
+    if not isinstance(model, (keras.Sequential, keras.Function)):
+        return {}
+    return dict(zip(_unique(_stable_name(layer) for layer in model.layers), model.layers, strict=True))
+
+
 def _walk(layer: Any, route: str) -> Iterator[tuple[str, Any]]:
     """Names and variables of a layer: its own (with those of parts that no attribute leads to), then its parts'."""
     parts = list(_parts(layer))
@@ -129,7 +138,7 @@ def _parts(layer: Any) -> Iterator[tuple[str, Any]]:
 
     seen: set[int] = {id(layer)}
     if isinstance(layer, (keras.Sequential, keras.Function)):  # a functional model is a Function
-        yield from zip(_unique(_stable_name(part) for part in layer.layers), layer.layers, strict=True)
+        yield from named_layers(layer).items()
         seen.update(id(part) for part in layer.layers)
     for name, value in sorted(_attributes(layer).items()):
         for route, part in _layers_in(name, value):

@@ -20,6 +20,8 @@ FREE = (
     "training.checkpoint",
     "training.on_non_finite",
     "training.max_skipped",
+    "training.watch",
+    "training.watch_every",
     "optimizer.schedule.total_steps",
 )
 # Those whose `auto` the run has settled.

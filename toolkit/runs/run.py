@@ -29,6 +29,8 @@ WEIGHTS = "weights.safetensors"
 LAST = "last.safetensors"
 BEFORE = "weights-before.safetensors"  # see `toolkit.runs.kept`
 METRICS = "metrics.jsonl"
+GRADIENTS = "gradients.jsonl"
+GRADIENTS_PICTURE = "gradients.png"
 CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
 LOG = "log.txt"
@@ -36,11 +38,11 @@ BAD_EXAMPLES = "bad_examples.csv"
 DUPLICATES = "duplicates.csv"
 LOCK = "lock"
 KEPT = {"best": WEIGHTS, "last": LAST}
-_OWN = (CONFIG, SPEC, RECORD, WEIGHTS, BEFORE, LAST, METRICS, LOG, DUPLICATES)
+_OWN = (CONFIG, SPEC, RECORD, WEIGHTS, BEFORE, LAST, METRICS, GRADIENTS, LOG, DUPLICATES)
 # Written in this order at the start, the record last: without it they were left by a process that was killed there.
 _START = (SPEC, DUPLICATES, BAD_EXAMPLES, CONFIG)
 # Beside these a new run does not begin either: it would write over them.
-_RESULTS = ("evaluation.json", "predictions.csv", "confusion.png", CURVES, TENSORBOARD, FOLDER)
+_RESULTS = ("evaluation.json", "predictions.csv", "confusion.png", CURVES, GRADIENTS_PICTURE, TENSORBOARD, FOLDER)
 
 
 class Run:
@@ -109,12 +111,7 @@ class Run:
         Raises:
             ToolkitError: it is none, another process owns it, or it cannot be written.
         """
-        directory = _checked(
-            directory,
-            (CONFIG, SPEC, RECORD),
-            "holds no run that began to train",
-            "give another folder, or start a run without --resume",
-        )
+        directory = check_begun(directory, "give another folder, or start a run without --resume")
         trust.read_record(directory / RECORD, needed=("total_steps", "order_version"))
         return cls._taken(directory)
 
@@ -215,18 +212,13 @@ def check(directory: Path) -> Path:
     )
 
 
-def check_begun(directory: Path) -> Path:
-    """The absolute path of the directory of a run that began to train, checked to be one; it may have no weights yet.
+def check_begun(directory: Path, what: str = "give the folder that train printed") -> Path:
+    """The absolute path of a run's directory whose training began, checked to be one; `what` to do if it is none.
 
     Raises:
         ToolkitError: there is no such folder, or it holds no such run.
     """
-    return _checked(
-        directory,
-        (CONFIG, SPEC, RECORD),
-        "is not the directory of a run that began to train",
-        "give the folder that train printed",
-    )
+    return _checked(directory, (CONFIG, SPEC, RECORD), "holds no run that began to train", what)
 
 
 def _checked(directory: Path, needed: Sequence[str], fault: str, what: str) -> Path:
@@ -234,7 +226,9 @@ def _checked(directory: Path, needed: Sequence[str], fault: str, what: str) -> P
     directory = directory.absolute()
     if not directory.is_dir():
         raise ToolkitError(f"there is no run directory {directory}: give the folder that train printed.")
-    trust.check_folder(directory, files=(*_OWN, LOCK), folders=(FOLDER, TENSORBOARD), in_place=(LOG, METRICS, LOCK))
+    trust.check_folder(
+        directory, files=(*_OWN, LOCK), folders=(FOLDER, TENSORBOARD), in_place=(LOG, METRICS, GRADIENTS, LOCK)
+    )
     missing = [name for name in needed if not (directory / name).is_file()]
     if missing:
         raise ToolkitError(f"{directory} {fault} ({', '.join(missing)} is missing): {what}.")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from toolkit.data.batches import batch_ids, check_augmentation, evaluation_batches, training_batches
+from toolkit.data.batches import batch_ids, check_augmentation, evaluation_batches, training_batch, training_batches
 from toolkit.data.load import Data, steps_per_epoch
 from toolkit.data.wait import WaitMeter
 
@@ -19,6 +19,7 @@ class Feed:
         epoch: gives the training batches of an epoch (counted from 0) from one of them on, and a function that tells
             the seconds that its consumer has waited for them, or None where that cannot be measured.
         ids: those of the examples in a batch of an epoch (both counted from 0).
+        batch: that batch by itself.
         validation: all of the validation part.
         batch_size: of `epoch`.
         per_epoch: batches in an epoch.
@@ -26,6 +27,7 @@ class Feed:
 
     epoch: Callable[[int, int], tuple[Any, Callable[[], float] | None]]
     ids: Callable[[int, int], list[str]]
+    batch: Callable[[int, int], Any]
     validation: Any
     batch_size: int
     per_epoch: int
@@ -49,11 +51,10 @@ def feed(
     """
     check_augmentation(data.spec, augmentation)
     train = data.splits["train"]
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "augmentation": augmentation}
 
     def epoch(number: int, skip: int) -> tuple[Any, Callable[[], float] | None]:
-        batches = training_batches(
-            train, data.spec, batch_size=batch_size, seed=seed, epoch=number, skip=skip, augmentation=augmentation
-        )
+        batches = training_batches(train, data.spec, epoch=number, skip=skip, **options)
         if not metered:
             return batches, None
         meter = WaitMeter()
@@ -62,6 +63,7 @@ def feed(
     return Feed(
         epoch=epoch,
         ids=lambda number, step: batch_ids(train, batch_size=batch_size, seed=seed, epoch=number, step=step),
+        batch=lambda number, step: training_batch(train, data.spec, epoch=number, step=step, **options),
         validation=evaluation_batches(data.splits["validation"], data.spec, batch_size=evaluation_batch_size),
         batch_size=batch_size,
         per_epoch=steps_per_epoch(train, batch_size),

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from toolkit.runs import checkpoints, kept, metrics
-from toolkit.runs.run import METRICS, Run
+from toolkit.runs.run import GRADIENTS, METRICS, Run
 from toolkit.training.guard import KEY, was_skipped
 from toolkit.training.position import Position
 from toolkit.training.state import Generator, capture
@@ -83,6 +83,7 @@ class Keeper:
         self.position.seconds += start - self._clock
         self._clock = start
         self.position.rows = metrics.sync(self.run.path(METRICS))
+        self.position.gradient_rows = metrics.sync(self.run.path(GRADIENTS))
         state = {"run": self.identity, "position": self.position.to_dict()}
         checkpoints.save(self.folder, self.position.name, capture(self.model, self.generator), state, keep=self.keep)
         kept.settle(self.run.directory)

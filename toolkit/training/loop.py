@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from toolkit.errors import RunFailed, ToolkitError, did_you_mean
-from toolkit.runs import metrics
+from toolkit.runs import gradients, metrics
 from toolkit.runs import run as runs
 from toolkit.runs.checkpoints import Checkpoint
 from toolkit.runs.run import Run
@@ -30,6 +30,7 @@ from toolkit.training.replay import find_cause
 from toolkit.training.state import Generator, Restore, prepare, restore
 from toolkit.training.steps import steps_done
 from toolkit.training.stop import stop_signals
+from toolkit.training.watch import GradientWatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,7 @@ def fit(
     checkpoint: Mapping[str, Any] | None = None,
     identity: str = "",
     resume_from: Checkpoint | None = None,
+    watch_every: int | None = None,
 ) -> Outcome:
     """Train a compiled model, epoch by epoch.
 
@@ -86,6 +88,7 @@ def fit(
         checkpoint: when to save, as `Keeper` takes it.
         identity: of the run, written into its checkpoints.
         resume_from: a checkpoint of this run; None begins at the first step.
+        watch_every: micro-batches from one step whose gradients are measured to the next; None measures none.
 
     Raises:
         RunFailed: a step was not finite, or a checkpoint could not be written; what was kept before stays on disk.
@@ -100,7 +103,7 @@ def fit(
             stopping=EarlyStopping(**early_stopping) if early_stopping else None,
             plateau=Plateau(**plateau) if plateau else None,
         )
-    with stop_signals() as stop, contextlib.closing(_board(run, position.rows)) as board:
+    with stop_signals() as stop, contextlib.closing(_board(run, position)) as board:
         generator = Generator(resume_from.arrays if resume_from else {})
         keeper = Keeper(run, model, position, stop, identity, generator, **(checkpoint or {}))
         training = _Training(
@@ -115,6 +118,7 @@ def fit(
             log_every=log_every,
             limit=limit,
             max_skipped=max_skipped if on_non_finite == "skip" else 0,
+            watch_every=watch_every,
         )
         training.begin(resume_from)
         with guarded_steps(model):
@@ -130,16 +134,20 @@ def fit(
     )
 
 
-def _board(run: Run, rows: int) -> TensorBoard:
-    """TensorBoard's folder with the first so many rows of `metrics.jsonl`, which is cut behind them."""
-    metrics.cut(run.path(runs.METRICS), rows)
+def _board(run: Run, position: Position) -> TensorBoard:
+    """TensorBoard's folder with the rows that the files had at `position`, behind which they are cut."""
+    metrics.cut(run.path(runs.METRICS), position.rows)
+    metrics.cut(run.path(runs.GRADIENTS), position.gradient_rows)
     directory = run.path(runs.TENSORBOARD)
     if directory.exists():
         shutil.rmtree(directory)  # it may hold what came after the checkpoint
     board = TensorBoard(directory)
-    if rows:
+    if position.rows:
         for row in metrics.read(run.path(runs.METRICS)):
             board.write(row)
+    if position.gradient_rows:
+        for row in gradients.rows(run.path(runs.GRADIENTS)):
+            board.write(gradients.scalars(row))
     return board
 
 
@@ -158,14 +166,25 @@ class _Training:
     log_every: int
     limit: int | None
     max_skipped: int
+    watch_every: int | None
 
     def __post_init__(self) -> None:
         self.at = self.keeper.position
         self.checkpoint: Checkpoint | None = None  # what `fit` still has to restore
+        self.watch: GradientWatch | None = None
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Bring the model to where the checkpoint was written, or write the first one, of a run without steps."""
         prepare(self.model, self.feed.validation)
+        if self.watch_every:
+            self.watch = GradientWatch(
+                self.model,
+                self.feed,
+                self.at,
+                every=self.watch_every,
+                class_weights=self.class_weights,
+                write=self._append_gradients,
+            )
         if checkpoint is None:
             self.keeper.save()
             return
@@ -218,7 +237,8 @@ class _Training:
             )
             if at.batch < steps:
                 keep = Keep(self.keeper, recorder.state)
-                callbacks: list[Any] = [self.keeper.generator, Watch(self._skips), recorder, keep]
+                watch = [self.watch] if self.watch else []
+                callbacks: list[Any] = [self.keeper.generator, Watch(self._skips), *watch, recorder, keep]
                 if self.checkpoint:
                     callbacks.insert(0, Restore(self.checkpoint))
                 try:
@@ -311,6 +331,10 @@ class _Training:
     def _append(self, row: Mapping[str, Any]) -> None:
         metrics.append(self.run.path(runs.METRICS), row)
         self.board.write(row)
+
+    def _append_gradients(self, row: Mapping[str, Any]) -> None:
+        metrics.append(self.run.path(runs.GRADIENTS), row)
+        self.board.write(gradients.scalars(row))
 
 
 def _line(title: str, logs: Mapping[str, float], speed: Mapping[str, float], *, best: bool) -> str:

@@ -29,6 +29,7 @@ class Position:
         trained: micro-batches of the whole run.
         seconds: of training and validation, in all sittings.
         rows: of `metrics.jsonl`.
+        gradient_rows: of `gradients.jsonl`.
         skipped: steps whose loss or gradient was not finite.
         logs: metrics of the epoch so far, means over its examples.
         recorder: what `StepRecorder` knows of the epoch.
@@ -43,6 +44,7 @@ class Position:
     trained: int = 0
     seconds: float = 0.0
     rows: int = 0
+    gradient_rows: int = 0
     skipped: int = 0
     logs: dict[str, float] = dataclasses.field(default_factory=dict)
     recorder: dict[str, int | float | dict[str, float]] = dataclasses.field(default_factory=dict)
@@ -88,7 +90,8 @@ class Position:
         """The field with a value of the right type that no training gives."""
         monitors = [monitor for monitor in (self.stopping, self.plateau) if monitor]
         metrics = [self.best.metric, *(monitor.monitor for monitor in monitors), *self.logs]
-        numbers: list[Any] = [self.epoch - 1, self.batch, self.trained, self.seconds, self.rows, self.skipped]
+        rows = self.rows, self.gradient_rows
+        numbers: list[Any] = [self.epoch - 1, self.batch, self.trained, self.seconds, *rows, self.skipped]
         for monitor in monitors:
             kept = [value for name, value in vars(monitor).items() if name not in ("monitor", "best")]
             numbers += [value for value in kept if not isinstance(value, float)]

@@ -1,0 +1,167 @@
+"""What single steps of a training do in each layer: gradient, update, activations, moments.
+
+The training does not know that it is watched. Before a watched step its batch is fetched a second time, and
+`toolkit.training.probe` computes the gradient; weights and moments are compared across the step. So a run is the same
+to the bit with and without.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from toolkit.models.weights import named_layers, named_variables
+from toolkit.runs import gradients
+from toolkit.training.feed import Feed
+from toolkit.training.guard import was_skipped
+from toolkit.training.position import Position
+from toolkit.training.probe import make_probe
+
+Array = np.ndarray[Any, Any]
+
+
+class _Before(NamedTuple):
+    """What was seen before a watched step."""
+
+    norms: Array
+    zeros: Mapping[str, float]
+    values: Sequence[Array]
+    seconds: float
+
+
+class GradientWatch(keras.callbacks.Callback):
+    """Measures every so many steps. To be called after the guard, and before the position moves on.
+
+    Of a step that is the mean of several micro-batches the last one is watched, whose gradient alone is measured.
+
+    Args:
+        model: compiled and built.
+        position: where the training stands.
+        every: micro-batches from one watched step to the next.
+        class_weights: class → weight of its examples in the loss.
+        write: takes a row of `gradients.jsonl`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        feed: Feed,
+        position: Position,
+        *,
+        every: int,
+        class_weights: Mapping[int, float] | None,
+        write: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        super().__init__()
+        self.feed, self.position, self.every, self.write = feed, position, every, write
+        self.weights, self.optimizer = model.trainable_variables, model.optimizer
+        names = {id(variable): name for name, variable in named_variables(model).items()}
+        self.layers = [_layer_of(names[id(variable)]) for variable in self.weights]  # one per weight
+        self.probe = make_probe(model, class_weights)
+        self._order = {name: place for place, name in enumerate(named_layers(model))}
+        self._before: _Before | None = None
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._before = None  # of a step that broke off
+        if self._is_due():
+            start = time.perf_counter()
+            self._bring_up_to_date()
+            norms, zeros = self.probe(*self.feed.batch(self.position.epoch - 1, self.position.batch))
+            self._before = _Before(norms, zeros, self._values(), time.perf_counter() - start)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        before, self._before = self._before, None
+        if before is None:
+            return
+        start = time.perf_counter()
+        measured: dict[str, dict[str, float]] = {
+            name: {"gradient_norm": norm} for name, norm in self._norms(before.norms).items()
+        }
+        if not was_skipped(logs):
+            self._bring_up_to_date()
+            for name, ratio in self._update_ratios(before.values).items():
+                measured[name]["update_ratio"] = ratio
+            for name, ratio in zip(self.layers, _moment_ratios(self.optimizer), strict=False):
+                measured[name]["moment_ratio"] = max(ratio, measured[name].get("moment_ratio", 0.0))
+        for name, share in before.zeros.items():
+            measured.setdefault(name, {})["zero_share"] = share
+        self.write(
+            gradients.make_row(
+                epoch=self.position.epoch,
+                step=self.position.trained + 1,
+                clipped=any((self.optimizer.clipnorm, self.optimizer.clipvalue, self.optimizer.global_clipnorm)),
+                seconds=before.seconds + time.perf_counter() - start,
+                layers={name: measured[name] for name in sorted(measured, key=self._place)},
+            )
+        )
+
+    def _place(self, layer: str) -> int:
+        return self._order.get(layer.partition("/")[0], 0)
+
+    def _is_due(self) -> bool:
+        """Whether the next micro-batch is watched: after each multiple of `every` the one that ends its window.
+
+        Where the epoch ends first, that window is applied after its last batch, and none is.
+        """
+        window = self.optimizer.gradient_accumulation_steps or 1
+        return self.position.trained % self.every < window and (self.position.batch + 1) % window == 0
+
+    def _bring_up_to_date(self) -> None:
+        """While JAX trains, the values are not in the variables."""
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+
+    def _values(self) -> list[Array]:
+        return [_copy(variable) for variable in self.weights]
+
+    def _norms(self, of_weights: Iterable[float]) -> dict[str, float]:
+        """Norms of the weights' parts to norms of the layers."""
+        squares = dict.fromkeys(self.layers, 0.0)
+        for name, norm in zip(self.layers, of_weights, strict=True):
+            squares[name] += float(norm) ** 2
+        return {name: square**0.5 for name, square in squares.items()}
+
+    def _update_ratios(self, before: Sequence[Array]) -> dict[str, float]:
+        """‖w′ − w‖ / ‖w‖ of each layer; without layers that were all zero."""
+        with np.errstate(all="ignore"):  # after a step that exploded; what is not finite is told as such
+            sizes = self._norms(map(_norm, before))
+            moves = self._norms(_norm(after - value) for after, value in zip(self._values(), before, strict=True))
+            return {name: moves[name] / size for name, size in sizes.items() if size}
+
+
+def _layer_of(weight: str) -> str:
+    """`recurrent1/forward_layer/cell/kernel` is of `recurrent1/forward_layer`: a cell is not seen from outside."""
+    return weight.rpartition("/")[0].removesuffix("/cell")
+
+
+def _moment_ratios(optimizer: Any) -> list[float]:
+    """The largest |m̂|/√v̂ in each weight, after bias correction: the longest way of this step, in units of the rate.
+
+    An optimizer without both moments gives none.
+    """
+    if not hasattr(optimizer, "_second_moments"):
+        return []
+    steps = int(ops.convert_to_numpy(optimizer.iterations))
+    correction = np.sqrt(1 - optimizer.beta_2**steps) / (1 - optimizer.beta_1**steps)
+    ratios = []
+    for first, second in zip(optimizer._first_moments, optimizer._second_moments, strict=True):
+        m, v = _copy(first), _copy(second)
+        squares = np.divide(m * m, v, out=np.zeros_like(v), where=v > 0)
+        ratios.append(float(correction * np.sqrt(squares.max(initial=0.0))))
+    return ratios
+
+
+def _copy(variable: Any) -> Array:
+    """In float32 or wider: NumPy does not know bfloat16."""
+    value = ops.convert_to_tensor(variable)
+    half = keras.backend.standardize_dtype(value.dtype) in ("float16", "bfloat16")
+    return np.array(ops.convert_to_numpy(ops.cast(value, "float32") if half else value))
+
+
+def _norm(values: Array) -> float:
+    return float(np.linalg.norm(values.ravel()))
