@@ -221,7 +221,7 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(copy_of, monkeypatch, caps
     asked.clear()
     found = robustness(directory, **options)
     assert asked == [("clean", 0), ("pgd", 4), ("pgd", 8)]
-    assert "going on" in capsys.readouterr().out
+    assert "known already: 3" in capsys.readouterr().out
     assert without_time(found) == without_time(whole)
     assert not (directory / document.PART).exists()
 

@@ -73,6 +73,7 @@ def draw_reliability(found: Robustness) -> bytes:
         panels.append((f"severity {severity}", pooled(alike)))
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
+    legend_columns = 3 if columns > 1 else 1  # a single panel is not as wide as its legend
     with drawing(2.75 * columns + 0.6, 2.7 * rows + 0.9) as figure:
         grid: Any = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes in grid.flat[len(panels) :]:
@@ -84,7 +85,9 @@ def draw_reliability(found: Robustness) -> bytes:
             axes.tick_params(labelbottom=True)
         for axes in grid[:, 0]:
             axes.set_ylabel("accuracy, share")
-        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+        figure.legend(
+            *grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=legend_columns, frameon=False
+        )
         return png(figure)
 
 

@@ -159,9 +159,9 @@ def _measure(
 
     start = time.perf_counter()
     known = _known(run, setting)
-    run.say(f"{len(examples.positions):,} examples of test, as they are and changed in {len(wanted)} ways")
+    run.say(f"examples of test: {len(examples.positions):,}; changes, each severity counted: {len(wanted)}")
     if known:
-        run.say(f"going on where an earlier pass was interrupted: {len(known)} ways are known")
+        run.say(f"going on where an earlier pass was interrupted; known already: {len(known)}")
     answers = _answers(trained, examples, "clean", 0)
     clean = _figures(examples, answers, None)
 
