@@ -60,8 +60,8 @@ def test_the_surest_answers_and_those_on_an_edge_have_their_bin():
 
 def test_flips_are_answers_that_changed_right_or_wrong():
     clean = np.array([0, 1, 0, 1])
-    found = measure.of_classes(shares([0.9] * 4, [1, 1, 0, 0]), np.array([1, 0, 0, 1]), clean)
-    assert found.flips == 0.5
+    found = measure.of_classes(shares([0.9] * 4, [1, 1, 0, 0]), np.array([1, 1, 0, 1]), clean)
+    assert (found.flips, found.error) == (0.5, 0.25)
     assert measure.of_classes(shares([0.9] * 4, clean), np.zeros(4, int), None).flips == 0
 
 
