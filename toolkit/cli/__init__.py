@@ -14,8 +14,9 @@ import click
 
 import toolkit
 from toolkit.cli.configs import configs
-from toolkit.cli.explain import gradients, report
-from toolkit.cli.studies import reproduce, verify_resume
+from toolkit.cli.explain import check, gradients, look, report, robustness
+from toolkit.cli.runs import runs
+from toolkit.cli.studies import compare, find_rate, reproduce, sweep, verify_resume
 from toolkit.cli.training import evaluate, predict, train
 from toolkit.errors import ToolkitError
 
@@ -70,5 +71,10 @@ def cli() -> None:
     """Train, evaluate and use Keras models from one YAML file."""
 
 
-for _command in (train, evaluate, predict, verify_resume, reproduce, report, gradients, configs):
+for _command in (
+    *(train, evaluate, predict),
+    *(check, gradients, look, robustness, report),
+    *(find_rate, sweep, compare, verify_resume, reproduce),
+    *(runs, configs),
+):
     cli.add_command(_command)

@@ -111,6 +111,15 @@ def unlabelled_batches(table: Table, spec: DataSpec, *, batch_size: int) -> tf.d
     return _in_order(table, spec, batch_size, lambda inputs, indices: inputs)
 
 
+def one_batch(table: Table, spec: DataSpec) -> dict[str, Any]:
+    """All of a small table as one batch of NumPy arrays, as `unlabelled_batches` makes it."""
+    import tensorflow as tf
+
+    with tf.device("CPU:0"):
+        inputs = _reader(table, spec)(tf.range(len(table), dtype=tf.int64))
+    return {name: value.numpy() for name, value in inputs.items()}
+
+
 def batch_ids(split: Split, *, batch_size: int, seed: int, epoch: int, step: int) -> list[str]:
     """The ids of the examples that `training_batches` puts into batch `step` (from 0) of an epoch."""
     positions = range(step * batch_size, (step + 1) * batch_size)

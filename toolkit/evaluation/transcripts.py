@@ -166,6 +166,15 @@ def measure(
     )
 
 
+def word_error_rate(answers: Sequence[str], texts: Sequence[str]) -> float:
+    """Word errors ÷ words that were said, of all recordings together; no text may be empty."""
+    from rapidfuzz.distance import Levenshtein
+
+    said = [text.split() for text in texts]
+    errors = sum(Levenshtein.distance(one, answer.split()) for one, answer in zip(said, answers, strict=True))
+    return errors / sum(map(len, said))
+
+
 def transcribe(model: Any, objective: Objective, batches: Iterable[Any], *, ids: Sequence[str]) -> list[str]:
     """What is said in each recording, in the order of `batches`, which hold inputs only.
 

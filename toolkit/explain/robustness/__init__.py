@@ -1,0 +1,1 @@
+"""What is left of a model's accuracy when its examples are changed."""
