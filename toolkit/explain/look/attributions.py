@@ -6,8 +6,9 @@ The score of a class is its logit less the mean of all logits: what lifts all of
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -16,9 +17,8 @@ from toolkit.explain.derivatives import value_and_gradient
 from toolkit.explain.look import graph
 
 Array = np.ndarray[Any, Any]
-# Points on the way from the baseline, twice as many until the sum is right. With both ends they fill whole batches.
-POINTS = (30, 62, 126, 254, 510, 1022)
-BATCH = 32
+BATCH = 32  # points on the way from the baseline that are added at once
+MOST_POINTS = 1024
 TOLERANCE = 0.005
 
 
@@ -35,10 +35,14 @@ class Attribution:
     values: Array
     difference: float
 
-    @property
-    def error(self) -> float:
-        """How far the sum of the values is from the difference, as a part of that."""
-        return abs(float(self.values.sum()) - self.difference) / max(abs(self.difference), 1e-12)
+
+class _Point(NamedTuple):
+    """One point on the way: its place from 0 to 1, the score and its slope along the way, and the gradient."""
+
+    place: float
+    score: float
+    slope: float
+    gradient: Array
 
 
 class Scores:
@@ -68,30 +72,36 @@ class Scores:
 def integrated_gradients(scores: Scores, inputs: graph.Inputs, label: int) -> Attribution:
     """What each number of the tensor adds to the score of `label`, for one example, against all numbers being 0.
 
-    The gradient is averaged over points on the straight line from 0 to the input (midpoints of equal stretches), until
-    the sum is within half a percent of the difference of the scores, or after 1,022 of them.
+    The gradient is averaged along the straight line from 0 to the input, by trapezoids. How far each is off is known,
+    since the slope's integral is the difference of the scores at its ends: those that are off most are halved, until
+    all together are off by half a percent of the whole difference, or at 1,024 points. (Equal steps, as in the source,
+    can miss a place where a recurrent network tips over from one answer to another.)
 
-    Source: Sundararajan, Taly & Yan 2017 (arXiv:1703.01365), equations 1 and 3; completeness is their proposition 1.
+    Source: Sundararajan, Taly & Yan 2017 (arXiv:1703.01365), equation 1; completeness is their proposition 1.
     """
     value = scores.value(inputs)  # (1, …)
-    for points in POINTS:
-        found = _integrate(lambda at: scores.gradient(at, inputs, label), value, points)
-        if found.error <= TOLERANCE:
+
+    def at(places: Sequence[float]) -> list[_Point]:
+        filled = np.resize(places, BATCH).reshape(-1, *[1] * (value.ndim - 1))  # one shape, compiled once
+        found, gradients = scores.gradient((filled * value).astype(np.float32), inputs, label)
+        slopes = (gradients * value).reshape(BATCH, -1).sum(axis=1, dtype=np.float64)
+        return [_Point(*point) for point in zip(places, found.tolist(), slopes.tolist(), list(gradients), strict=False)]
+
+    points = at(np.linspace(0, 1, BATCH).tolist())
+    while True:
+        points.sort(key=lambda point: point.place)
+        off = [
+            (abs((b.place - a.place) * (a.slope + b.slope) / 2 - (b.score - a.score)), (a.place + b.place) / 2)
+            for a, b in itertools.pairwise(points)
+        ]
+        difference = points[-1].score - points[0].score
+        if sum(error for error, _ in off) <= TOLERANCE * abs(difference) or len(points) >= MOST_POINTS:
             break
-    return found
-
-
-def _integrate(gradient: Callable[[Array], tuple[Array, Array]], value: Array, points: int) -> Attribution:
-    places = np.concatenate([[0, 1], (np.arange(points) + 0.5) / points])
-    weights = np.concatenate([[0, 0], np.full(points, 1 / points)])
+        points += at([middle for _, middle in sorted(off, reverse=True)[:BATCH]])
     mean = np.zeros(value.shape[1:])
-    ends: list[float] = []
-    for start in range(0, len(places), BATCH):
-        part = places[start : start + BATCH].reshape(-1, *[1] * (value.ndim - 1))
-        values, gradients = gradient((part * value).astype(np.float32))
-        ends += values[:2].tolist()
-        mean += np.tensordot(weights[start : start + BATCH], gradients.astype(np.float64), axes=1)
-    return Attribution(mean * value[0], ends[1] - ends[0])
+    for a, b in itertools.pairwise(points):
+        mean += (b.place - a.place) / 2 * (a.gradient.astype(np.float64) + b.gradient)
+    return Attribution(mean * value[0], difference)
 
 
 def grad_cam(scores: Scores, inputs: graph.Inputs, label: int) -> Array:
