@@ -98,8 +98,8 @@ def tone_run(tmp_path_factory):
         folder,
         f"""
 data: {{source: folder, path: {folder / "sounds"}, batch_size: 16}}
-model: {{name: speech_lstm, mels: 12, units: 12, dropout: 0.0}}
-optimizer: {{name: adam, learning_rate: 2e-2, global_clipnorm: 1.0}}
+model: {{name: speech_lstm, mels: 12, convolutions: [12], units: 12, dropout: 0.0}}
+optimizer: {{name: adam, learning_rate: 1e-2, global_clipnorm: 1.0}}
 training: {{epochs: 8, backend: BACKEND}}
 """,
     )
@@ -224,7 +224,8 @@ def of_flat_frames(model, example):
     from keras import ops
 
     _, valid = model.get_layer("log_mel")(*(ops.convert_to_tensor(example.inputs[n]) for n in ("samples", "lengths")))
-    x = model.get_layer("recurrent1")(ops.zeros((*valid.shape, 12)), mask=valid)
+    x, valid = model.get_layer("convolution1")(ops.zeros((*valid.shape, 12)), valid)
+    x = model.get_layer("recurrent1")(model.get_layer("convolution1_norm")(x), mask=valid)
     x = model.get_layer("pool")(x, valid)
     logits = np.asarray(ops.convert_to_numpy(model.get_layer("logits")(x)), np.float64)[0]
     return logits[example.answer] - logits.mean()

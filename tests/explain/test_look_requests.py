@@ -108,29 +108,40 @@ def test_the_last_line_says_where_the_pictures_are(run, capsys):
 def network(kind):
     import keras
 
-    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Flatten(),
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3), keras.layers.ReLU(), keras.layers.Flatten(),
               keras.layers.Dense(3)]  # fmt: skip
     if kind == "sequential":
-        return keras.Sequential([keras.Input((12, 12, 1), dtype="uint8", name="image"), *layers])
+        return keras.Sequential([keras.Input((12, 12, 1), dtype="uint8"), *layers])
+    if kind == "graph":
+        x = image = keras.Input((12, 12, 1), dtype="uint8", name="image")
+        for layer in layers:
+            x = layer(x)
+        return keras.Model({"image": image}, x)
 
     class Own(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.inner = layers
-            self(np.zeros((1, 12, 12, 1), "uint8"))
-
         def call(self, image):
-            for layer in self.inner:
-                image = layer(image["image"] if isinstance(image, dict) else image)
             return image
 
     return Own()
 
 
 def test_a_model_of_ones_own_is_looked_into_where_it_has_the_layers(tmp_path):
-    directory = train(tmp_path, DENSE, model=network("sequential"), steps=3)
-    paths = look(directory, model=network("sequential"))
+    directory = train(tmp_path, DENSE, model=network("graph"), steps=3)
+    paths = look(directory, model=network("graph"))
     assert {"filters", "maps", "gradcam", "attributions"} <= {path.stem.partition("-")[0] for path in paths}
+
+
+def test_a_sequential_model_is_a_graph():
+    from toolkit.explain.look import graph
+
+    model = network("sequential")
+    graph.check(model)
+    activated = graph.activated(model, graph.convolutions(model)[0])
+    assert activated is model.layers[2]
+    inputs = {"image": np.ones((2, 12, 12, 1), "uint8")}
+    maps, logits = graph.reader(model, [activated.output, *model.outputs])(inputs)
+    assert maps.shape == (2, 10, 10, 4)
+    np.testing.assert_allclose(graph.rest(model, activated.output)(maps, *graph.in_order(model, inputs)), logits)
 
 
 def test_a_class_of_ones_own_has_no_graph():

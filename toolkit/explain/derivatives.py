@@ -35,7 +35,6 @@ def value_and_gradient(function: Callable[..., Any]) -> Callable[..., tuple[Arra
 def _tensorflow(function: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def compute(at: Any, *others: Any) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
             tape.watch(at)
@@ -43,7 +42,8 @@ def _tensorflow(function: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
         # Of values of any shape TensorFlow gives the gradient of their sum.
         return values, tape.gradient(values, at, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
-    return compute  # type: ignore[no-any-return]
+    traced: Callable[..., tuple[Any, Any]] = tf.function(compute, reduce_retracing=True)
+    return traced
 
 
 def _jax(function: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:

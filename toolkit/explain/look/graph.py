@@ -124,8 +124,8 @@ def attention_scores(model: Any, layer: Any) -> Callable[[Inputs], Array]:
     return scores
 
 
-def log_mel(model: Any) -> Any | None:
-    """The layer that makes frames of a waveform."""
+def log_mel(model: Any) -> Any:
+    """The layer that makes frames of a waveform; None where there is none."""
     found = [layer for layer in model.layers if isinstance(layer, LogMel)]
     return found[0] if found else None
 

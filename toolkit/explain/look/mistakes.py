@@ -30,12 +30,13 @@ LOOKED_AT = 4
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ranking:
-    """Examples of a split by how they are answered; all are positions.
+    """What a whole split shows.
 
     Attributes:
-        pictures: names of files, without their ending.
+        pictures: PNGs by the names of their files, without the ending.
         tables: for the terminal.
-        examples: worth a closer look: the surest mistake, the least sure answer, and some that are right.
+        examples: positions of those worth a closer look: the surest mistake, the least sure answer, and the surest
+            right ones of different classes; of transcripts the worst, and one of the best.
     """
 
     pictures: dict[str, bytes]
@@ -98,7 +99,7 @@ def _caption(seen: Seen, label: int, answer: int, sure: float) -> str:
 
 def _worth_a_look(wrong: Array, unsure: Array, answers: Array, labels: Array) -> list[int]:
     chosen = dict.fromkeys([*wrong[:1].tolist(), *unsure[:1].tolist()])
-    classes = set()
+    classes: set[int] = set()
     for i in unsure[::-1].tolist():  # the surest first
         if answers[i] == labels[i] and labels[i] not in classes and len(chosen) < LOOKED_AT:
             classes.add(labels[i])
@@ -149,8 +150,7 @@ def _transcripts(seen: Seen, *, draw: bool) -> Ranking:
     )
     order = np.argsort(-rates, kind="stable")
     worst = order[rates[order] > 0]
-    examples = [*worst[: LOOKED_AT - 1].tolist(), *order[::-1][:1].tolist()]
-    examples = list(dict.fromkeys(examples))
+    examples = list(dict.fromkeys([*worst[: LOOKED_AT - 1].tolist(), int(order[-1])]))
     if not draw:
         return Ranking({}, [], examples)
     shown = worst[:SHOWN].tolist()

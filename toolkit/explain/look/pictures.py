@@ -118,7 +118,7 @@ def _draw_gradcam(seen: Seen, example: Example, heats: dict[int, Array]) -> byte
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             )  # fmt: skip
             axes.set_title(f"what speaks for {seen.name(label, cells=16)}" + ("" if top else ": nothing"))
-        bar = figure.colorbar(image, ax=list(row), label="Grad-CAM, part of its maximum", shrink=0.8, aspect=20)
+        bar: Any = figure.colorbar(image, ax=list(row), label="Grad-CAM, part of its maximum", shrink=0.8, aspect=20)
         bar.solids.set_alpha(1)
         return png(figure)
 

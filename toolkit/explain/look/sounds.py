@@ -57,8 +57,9 @@ class Frames:
 
     def _middles(self) -> Array:
         """The frequency of each band's middle, in Hz."""
-        low, high = self.layer.low_hz, self.layer.high_hz or self.layer.sample_rate / 2
-        mels = np.linspace(*(1127 * np.log1p(np.array([low, high]) / 700)), self.layer.mels + 2)[1:-1]
+        edges = (self.layer.low_hz, self.layer.high_hz or self.layer.sample_rate / 2)
+        low, high = (float(1127 * np.log1p(hz / 700)) for hz in edges)
+        mels = np.linspace(low, high, self.layer.mels + 2)[1:-1]
         middles: Array = 700 * np.expm1(mels / 1127)
         return middles
 
@@ -90,7 +91,8 @@ def _draw(seen: Seen, example: Example, frames: Frames, found: Attribution | Non
         figure.suptitle(
             f"{example.title}\n{_heard(seen, example) if found is None else seen.told(example)}", fontsize=10
         )
-        wave, mel, last = figure.subplots(3, 1, sharex=True)
+        panels: Any = figure.subplots(3, 1, sharex=True)
+        wave, mel, last = panels
         wave.plot(np.arange(len(samples)) / rate, samples, color=BLUE, linewidth=0.5)
         wave.set_ylabel("amplitude")
         image = frames.draw(mel, values)
@@ -116,22 +118,19 @@ def _draw_frames(axes: Axes, frames: Frames, found: Attribution, count: int) -> 
 
 def _draw_output(axes: Axes, seen: Seen, example: Example, frames: Frames, values: Array) -> None:
     """Probability of the blank and of each unit, and which stretch of frames was read as which unit."""
-    import matplotlib
-
     padded = count_frames(example.inputs["samples"].shape[1], frame=frames.layer.frame, hop=frames.layer.hop)
     stride = graph.stride(seen.model, padded, len(example.logits))
     logits = example.logits[: -(-len(values) // stride)].astype(np.float64)
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     times = frames.seconds(len(shares), stride)
-    colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
     peaks = shares.max(axis=0)
     lines = [
         label for label in np.argsort(-peaks, kind="stable").tolist() if label != BLANK and peaks[label] > SEEN_FROM
     ]
     axes.plot(times, shares[:, BLANK], color=GREY, linewidth=1, linestyle="--", label="blank")
-    for colour, label in zip(colours, lines[:MOST_UNITS], strict=False):
-        axes.plot(times, shares[:, label], color=colour, linewidth=1.2, label=unit_name(seen, label))
+    for i, label in enumerate(lines[:MOST_UNITS]):
+        axes.plot(times, shares[:, label], color=f"C{i}", linewidth=1.2, label=unit_name(seen, label))
     half = stride * frames.layer.hop / frames.layer.sample_rate / 2
     for label, start, end in runs(shares.argmax(axis=1)):
         axes.axvspan(times[start] - half, times[end - 1] + half, color="0.92", zorder=0)
@@ -144,7 +143,8 @@ def _draw_output(axes: Axes, seen: Seen, example: Example, frames: Frames, value
 
 def runs(best: Array) -> list[tuple[int, int, int]]:
     """(label, first frame, frame after the last) of each stretch that CTC reads as one unit."""
-    found, start = [], 0
+    found: list[tuple[int, int, int]] = []
+    start = 0
     for label, group in itertools.groupby(best.tolist()):
         end = start + sum(1 for _ in group)
         if label != BLANK:

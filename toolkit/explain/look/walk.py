@@ -45,8 +45,8 @@ def look(
     Args:
         examples: ids; without any the whole split is answered, and the surest mistake, the least sure answer and two
             right ones are looked at.
-        only: some of `KINDS`; without any all that the model has. PNGs of a look before are removed then, unless
-            `examples` are given.
+        only: some of `KINDS`; without any all that the model has. Without these and `examples`, the PNGs of a look
+            before are removed.
         weights: of the best epoch, or of the last.
         backend: in place of the one that the run was trained on.
         model: the Keras model, where the run was trained with one that its config does not name.
@@ -75,18 +75,22 @@ def look(
         chosen = read(seen, positions)
         for kind in kinds.values():
             drawn |= kind.draw(seen, chosen)
-        folder = run.path(runs.LOOK)
-        suffix = "".join(f"-{name}" for name in (split, weights) if name not in ("test", "best"))
-        if not examples and not only and not suffix and folder.is_dir():
-            for path in sorted(folder.glob("*.png")):
-                remove_file(path)  # of another choice of examples, and perhaps of other weights
-        paths = [folder / f"{name}{suffix}.png" for name in drawn]
-        for path, picture in zip(paths, drawn.values(), strict=True):
-            replace_file(path, picture)
         for example in chosen:
             run.say(f"looked at {example.id}")
-        run.say(f"{len(paths)} pictures are in {folder}")
-        return paths
+        suffix = "".join(f"-{name}" for name in (split, weights) if name not in ("test", "best"))
+        return _write(run, {name + suffix: picture for name, picture in drawn.items()}, anew=not (examples or only))
+
+
+def _write(run: Run, drawn: Mapping[str, bytes], *, anew: bool) -> list[Path]:
+    """Write PNGs by their names into the folder; `anew` removes those of a look before first."""
+    folder = run.path(runs.LOOK)
+    for path in sorted(folder.glob("*.png")) if anew else ():
+        remove_file(path)  # of another choice of examples, and perhaps of other weights
+    paths = [folder / f"{name}.png" for name in drawn]
+    for path, picture in zip(paths, drawn.values(), strict=True):
+        replace_file(path, picture)
+    run.say(f"{len(paths)} pictures are in {folder}")
+    return paths
 
 
 def _check_kinds(only: Sequence[str], examples: Sequence[str]) -> None:
