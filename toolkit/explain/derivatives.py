@@ -69,7 +69,9 @@ def _torch(function: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
         at = at.detach().requires_grad_(True)
         with torch.enable_grad():
             values = function(at, *others)
-            (gradient,) = torch.autograd.grad(values.sum(), at, allow_unused=True)
+        if not values.requires_grad:  # nothing in it depends on `at`, nor on any weight
+            return values, torch.zeros_like(at)
+        (gradient,) = torch.autograd.grad(values.sum(), at, allow_unused=True)
         return values.detach(), torch.zeros_like(at) if gradient is None else gradient
 
     return compute
