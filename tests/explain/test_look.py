@@ -126,10 +126,10 @@ def seen():
     from toolkit.explain.look import walk
     from toolkit.runs.run import Run
 
-    def bring(directory):
+    def bring(directory, most=1000):
         with Run.open(directory) as run:
             found = walk._see(run, "test", "best", None, None)
-        return found, looked.read(found, range(len(found.split)))
+        return found, looked.read(found, range(min(len(found.split), most)))
 
     return bring
 
@@ -205,11 +205,11 @@ def test_a_tone_is_found_where_it_sounds(tone_run, seen):
     from toolkit.explain.look.attributions import Scores
     from toolkit.explain.look.sounds import Frames, frame_attributions
 
-    found, examples = seen(tone_run)
+    found, examples = seen(tone_run, 8)
     frames = Frames(found.model)
     scores = Scores(found.model, graph.features(found.model)[0])
     hits = []
-    for example in right(examples)[:10]:
+    for example in right(examples):
         start = int(re.search(r"_(\d+)\.wav", example.id)[1]) / 1000
         attribution = frame_attributions(scores, example)
         count = len(frames.read(example))
@@ -219,7 +219,7 @@ def test_a_tone_is_found_where_it_sounds(tone_run, seen):
         flat = of_flat_frames(found.model, example.inputs, example.answer)
         difference = score(found.model, example.inputs, example.answer) - flat
         assert attribution.difference == pytest.approx(difference, rel=0.01, abs=0.01)
-    assert sum(hits) >= 9
+    assert sum(hits) > 0.8 * len(hits)
 
 
 def of_flat_frames(model, inputs, label):
@@ -256,7 +256,7 @@ def test_stretches_of_frames_read_as_what_was_written_and_lie_where_it_was_said(
     from toolkit.explain.look import graph
     from toolkit.explain.look.sounds import Frames, runs
 
-    found, examples = seen(speech_run)
+    found, examples = seen(speech_run, 12)
     frames = Frames(found.model)
     exact = [example for example in examples if found.objective.decode(example.logits[None])[0] == example.text]
     assert len(exact) > len(examples) / 2
