@@ -14,6 +14,8 @@ import click
 
 import toolkit
 from toolkit.cli.configs import configs
+from toolkit.cli.explain import check
+from toolkit.cli.runs import runs
 from toolkit.cli.studies import reproduce, verify_resume
 from toolkit.cli.training import evaluate, predict, train
 from toolkit.errors import ToolkitError
@@ -69,5 +71,5 @@ def cli() -> None:
     """Train, evaluate and use Keras models from one YAML file."""
 
 
-for _command in (train, evaluate, predict, verify_resume, reproduce, configs):
+for _command in (train, evaluate, predict, check, verify_resume, reproduce, runs, configs):
     cli.add_command(_command)

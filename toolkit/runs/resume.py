@@ -30,7 +30,7 @@ TOLD = ("training.threads",)
 
 def identity(config: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
     """A hash of all that must stay: the config but for what is `FREE` or `TOLD`, and the data."""
-    fixed = {key: value for key, value in _flat(config).items() if not _is(key, FREE + TOLD)}
+    fixed = {key: value for key, value in flat(config).items() if not _is(key, FREE + TOLD)}
     return hashlib.sha256(json.dumps([fixed, dict(fingerprints)], sort_keys=True).encode()).hexdigest()
 
 
@@ -40,7 +40,7 @@ def refuse_other_config(before: Mapping[str, Any], now: Mapping[str, Any], direc
     Raises:
         ToolkitError: something differs that must not; it names each key with both values.
     """
-    was, is_ = _flat(before), _flat(now)
+    was, is_ = flat(before), flat(now)
     is_ |= {key: was.get(key) for key in SETTLED if is_.get(key) == "auto"}
     keys = [key for key in {**was, **is_} if was.get(key) != is_.get(key) and not _is(key, FREE)]
     told = [f"{key} was {was.get(key)!r}, is {is_.get(key)!r}" for key in keys if _is(key, TOLD)]
@@ -83,7 +83,7 @@ def refuse_nothing_to_do(epochs: int, record: Mapping[str, Any], directory: Path
 def other_environment(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs in versions, commit and machine, each in a few words."""
     names = ("commit", "python", "versions", "machine")
-    was, is_ = (_flat({name: record.get(name) for name in names}) for record in (before, now))
+    was, is_ = (flat({name: record.get(name) for name in names}) for record in (before, now))
     return [
         f"{key} was {was.get(key)}, is {is_.get(key)}"
         for key in {**was, **is_}
@@ -109,11 +109,12 @@ def _is(key: str, keys: tuple[str, ...]) -> bool:
     return any(key == other or key.startswith(f"{other}.") for other in keys)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings by their path: `training.checkpoint.keep`."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
+            found.update(flat(value, f"{prefix}{key}."))
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found

@@ -77,7 +77,7 @@ class Run:
         created = not directory.exists()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            lock = _take_lock(directory)
+            lock = take_lock(directory)
             _remove_start(directory)
             held = [name for name in (*_OWN, *_RESULTS) if name != LOG and (directory / name).exists()]
             if held:
@@ -109,19 +109,14 @@ class Run:
         Raises:
             ToolkitError: it is none, another process owns it, or it cannot be written.
         """
-        directory = _checked(
-            directory,
-            (CONFIG, SPEC, RECORD),
-            "holds no run that began to train",
-            "give another folder, or start a run without --resume",
-        )
+        directory = begun(directory, what="give another folder, or start a run without --resume")
         trust.read_record(directory / RECORD, needed=("total_steps", "order_version"))
         return cls._taken(directory)
 
     @classmethod
     def _taken(cls, directory: Path) -> Self:
         try:
-            return cls(directory, _take_lock(directory), new=False, created=False)
+            return cls(directory, take_lock(directory), new=False, created=False)
         except OSError as error:
             raise ToolkitError(
                 f"the run directory {directory} cannot be written ({error.strerror or error}): copy it to a place of "
@@ -215,6 +210,15 @@ def check(directory: Path) -> Path:
     )
 
 
+def begun(directory: Path, *, what: str) -> Path:
+    """The absolute path of the directory of a run whose training began; `what` to do else, for the message.
+
+    Raises:
+        ToolkitError: there is no such folder, or it holds no such run, or what is not a run's own.
+    """
+    return _checked(directory, (CONFIG, SPEC, RECORD), "holds no run that began to train", what)
+
+
 def _checked(directory: Path, needed: Sequence[str], fault: str, what: str) -> Path:
     """The absolute path of a folder that holds the files `needed`, only its own files, and a complete config."""
     directory = directory.absolute()
@@ -245,7 +249,13 @@ def _give_up(directory: Path, lock: filelock.BaseFileLock) -> None:
     lock.release()
 
 
-def _take_lock(directory: Path) -> filelock.BaseFileLock:
+def take_lock(directory: Path) -> filelock.BaseFileLock:
+    """Make this process the owner of a run directory.
+
+    Raises:
+        ToolkitError: another process owns it.
+        OSError: it cannot be written.
+    """
     path = directory / LOCK
     lock = filelock.FileLock(path)
     try:
