@@ -169,7 +169,7 @@ def _sheet(config: RunConfig, data: Data, feed: Feed, output: Path) -> Finding:
 
 def _try(config: RunConfig, data: Data, feed: Feed, model: Any) -> tuple[Start, ByHeart]:
     """On the first batch: as training gets it, and a few of its examples to learn by heart."""
-    from toolkit.explain.trial import learn_by_heart, start_losses
+    from toolkit.explain.trial import LEARNT, learn_by_heart, start_losses
     from toolkit.tasks.objective import objective
 
     aim = objective(data.spec)  # without label smoothing, so that nothing can be known is the only bound
@@ -181,7 +181,7 @@ def _try(config: RunConfig, data: Data, feed: Feed, model: Any) -> tuple[Start, 
         aim.loss,
         {name: values[few] for name, values in inputs.items()},
         labels[few],
-        blind=start.blind,
+        goal=LEARNT[data.spec.task] * start.blind,
         seconds=_HEART_SECONDS,
     )
     return start, heart

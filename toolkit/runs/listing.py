@@ -83,15 +83,17 @@ def summarize(directory: Path, config: Config) -> Summary:
 
 
 def summary_table(found: Sequence[Summary]) -> Table:
-    """A line per run."""
+    """Some lines per run."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for column in ("run", "config", "state", "started", "figures"):
+    for column in ("run", "state", "figures"):
         table.add_column(column, overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
     for one in found:
-        figures = ", ".join(f"{name} {_figure(name, value)}" for name, value in one.figures.items())
-        cells = (one.directory.name, one.config, one.state, one.started, one.fault or figures)
-        table.add_row(*(Text(shown(cell, length=200)) for cell in cells), size_text(one.size))
+        about = f"{one.config}, {one.started}" if one.config else ""
+        figures = [f"{name} {_figure(name, value)}" for name, value in one.figures.items()]
+        cells = ([one.directory.name, about], [one.state], [one.fault] if one.fault else figures)
+        texts = (Text("\n".join(shown(line, length=200) for line in lines)) for lines in cells)
+        table.add_row(*texts, size_text(one.size))
     return table
 
 
@@ -230,7 +232,7 @@ def _inventory(summary: Summary) -> list[str]:
     for path in sorted(directory.iterdir()):
         inside = contents(path)
         size = sum(length for _, length in inside) if path.is_dir() else path.lstat().st_size
-        files = f", {len(inside):,} files" if path.is_dir() else ""
+        files = f", {len(inside):,} file{'' if len(inside) == 1 else 's'}" if path.is_dir() else ""
         lines.append(f"  {shown(path.name)} ({size_text(size)}{files})")
     return lines
 
