@@ -89,7 +89,6 @@ def _findings(config: RunConfig, model: Any, output: Path) -> Iterator[Finding]:
         stages.check_task(config, data.spec)
         feed = stages.feed(config, data)
         class_weights = stages.class_weights(config, data)
-        yield _sheet(config, data, feed, output)
         settled: list[str] = []
         config = auto.settle(config, data, settled.append, model=model)
         yield from (Finding("ok", "precision", line.removeprefix("auto: ")) for line in settled)
@@ -98,12 +97,17 @@ def _findings(config: RunConfig, model: Any, output: Path) -> Iterator[Finding]:
     except ToolkitError as error:
         yield _told("the config", error)
         return
+    yield _sheet(config, data, feed, output)
     with weights_kept(model):
         start, heart = _try(config, data, feed, model)
         yield of_start(data, start)
         yield from of_heart(config, heart)
     with weights_kept(model):
-        stages.compile_model(model, stages.objective(config, data.spec), config, stages.total_steps(config, feed))
+        try:
+            stages.compile_model(model, stages.objective(config, data.spec), config, stages.total_steps(config, feed))
+        except ToolkitError as error:
+            yield _told("the config", error)
+            return
         pace = measure_pace(model, feed, class_weights=class_weights, seconds=_PACE_SECONDS)
         yield from of_pace(config, feed.per_epoch, pace)
     yield _memory()
@@ -172,7 +176,7 @@ def _try(config: RunConfig, data: Data, feed: Feed, model: Any) -> tuple[Start, 
     from toolkit.explain.trial import LEARNT, learn_by_heart, start_losses
     from toolkit.tasks.objective import objective
 
-    aim = objective(data.spec)  # without label smoothing, so that nothing can be known is the only bound
+    aim = objective(data.spec)  # without label smoothing, below which no loss could fall
     inputs, labels = next(feed.epoch(0, 0)[0].take(1).as_numpy_iterator())
     start = start_losses(model, aim, inputs, labels)
     few = slice(_HEART_EXAMPLES[data.spec.task])

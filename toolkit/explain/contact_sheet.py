@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EXAMPLES = {"image": 24, "audio": 16, "text": 12}
 _COLOURS = {"train": BLUE, "validation": ORANGE, "test": GREEN}
 _NAMED = 12  # bars with a name; with more only every so many
-_TEXT_LINES = 4
+_TEXT_LINES = 6
 
 
 def draw_contact_sheet(data: Data, inputs: Any, labels: Sequence[str], *, title: str) -> bytes:
@@ -98,7 +98,8 @@ def _draw_lengths(axes: Axes, data: Data) -> None:
     for edge in data.spec.lengths:
         axes.axvline(edge / rate, color="0.75", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlim(0, longest * 1.05)
-    axes.set_xlabel("seconds" if data.spec.sample_rate else "words and marks, as far as they are read")
+    unit = "seconds" if data.spec.sample_rate else "words and marks that are read"
+    axes.set_xlabel(f"{unit} (dashed: what batches are padded to)")
     axes.set_ylabel("% of the split")
 
 

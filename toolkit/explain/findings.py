@@ -145,12 +145,10 @@ def of_pace(config: RunConfig, steps: int, pace: Pace) -> Iterator[Finding]:
             yield Finding("ok", "a step", text)
     epochs = config.training.epochs
     total = pace.compiling + epochs * (steps * pace.step + pace.validation)
-    yield Finding(
-        "ok",
-        "training",
-        f"about {_duration(total)}: {epochs} epochs of {steps:,} steps and {_duration(pace.validation)} of "
-        f"validation{', or fewer' if config.training.early_stopping else ''}",
-    )
+    passes = f"{epochs} epoch{'' if epochs == 1 else 's'} of {steps:,} steps"
+    fewer = ", or fewer" if config.training.early_stopping else ""
+    text = f"about {_duration(total)}: {passes} and {_duration(pace.validation)} of validation{fewer}"
+    yield Finding("ok", "training", text)
 
 
 def of_memory(peak: int, room: int) -> Finding:
