@@ -220,7 +220,7 @@ def compile_model(model: Any, objective: Objective, config: RunConfig, total_ste
     )
 
 
-def start_from(model: Any, config: RunConfig, spec: DataSpec, run: Run, *, resumed: bool) -> None:
+def start_from(model: Any, config: RunConfig, spec: DataSpec, report: Callable[[str], None], *, resumed: bool) -> None:
     """Load what `training.init_from` names, unless the run is resumed, and freeze what `training.freeze` names."""
     from toolkit.models.weights import fitting_names, set_arrays
     from toolkit.training.start import freeze
@@ -238,7 +238,7 @@ def start_from(model: Any, config: RunConfig, spec: DataSpec, run: Run, *, resum
         fitting = fitting_names(model, arrays.shapes(earlier), where=str(earlier), partial=True)
         values, _ = arrays.load(earlier, only=fitting)
         new = set_arrays(model, values, where=str(earlier), partial=True)
-        run.say(f"weights from {earlier}" + (f"; new: {', '.join(new)}" if new else ""))
+        report(f"weights from {earlier}" + (f"; new: {', '.join(new)}" if new else ""))
     freeze(model, config.training.freeze)
 
 

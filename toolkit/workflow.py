@@ -118,7 +118,7 @@ def _train(
     stages.check_task(config, data.spec)
     config = auto.settle(config, data, run.say, model=model)
     model = stages.build_model(config, data.spec, model)
-    stages.start_from(model, config, data.spec, run, resumed=known is not None)
+    stages.start_from(model, config, data.spec, run.say, resumed=known is not None)
     objective = stages.objective(config, data.spec)
     feed = stages.feed(config, data)
     weights = stages.class_weights(config, data)

@@ -47,6 +47,7 @@ class Split:
         ids: stable names.
         fingerprint: sha256 over id, label (for transcription the transcript) and content of every example, in this
             order.
+        digests: sha256 of each example's content, as the source has it.
         texts: the transcripts, normalised, with what the vocabulary lacks. None but for transcription.
     """
 
@@ -55,6 +56,7 @@ class Split:
     labels: np.ndarray[Any, Any]
     ids: Sequence[str]
     fingerprint: str
+    digests: Sequence[bytes]
     texts: Sequence[str] | None = None
 
     def __len__(self) -> int:
@@ -324,9 +326,11 @@ def _split(name: str, examples: Examples, read: Reading, transcripts: Transcript
     ids = [examples.ids[i] for i in read.kept]
     if transcripts:
         texts = transcripts.texts(examples, read)
-        return Split(name, read.table, transcripts.matrix(texts), ids, _fingerprint(ids, texts, read), texts)
+        return Split(
+            name, read.table, transcripts.matrix(texts), ids, _fingerprint(ids, texts, read), read.digests, texts
+        )
     labels = np.asarray(examples.labels)[np.asarray(read.kept, np.int64)].astype(np.int32)
-    return Split(name, read.table, labels, ids, _fingerprint(ids, labels.tolist(), read))
+    return Split(name, read.table, labels, ids, _fingerprint(ids, labels.tolist(), read), read.digests)
 
 
 def _fingerprint(ids: Sequence[str], labels: Sequence[int] | Sequence[str], read: Reading) -> str:

@@ -80,7 +80,7 @@ class Run:
         created = not directory.exists()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            lock = _take_lock(directory)
+            lock = take_lock(directory)
             _remove_start(directory)
             held = [name for name in (*_OWN, *_RESULTS) if name != LOG and (directory / name).exists()]
             if held:
@@ -119,7 +119,7 @@ class Run:
     @classmethod
     def _taken(cls, directory: Path) -> Self:
         try:
-            return cls(directory, _take_lock(directory), new=False, created=False)
+            return cls(directory, take_lock(directory), new=False, created=False)
         except OSError as error:
             raise ToolkitError(
                 f"the run directory {directory} cannot be written ({error.strerror or error}): copy it to a place of "
@@ -257,7 +257,13 @@ def _give_up(directory: Path, lock: filelock.BaseFileLock) -> None:
     lock.release()
 
 
-def _take_lock(directory: Path) -> filelock.BaseFileLock:
+def take_lock(directory: Path) -> filelock.BaseFileLock:
+    """Make this process the owner of a run directory.
+
+    Raises:
+        ToolkitError: another process owns it.
+        OSError: it cannot be written.
+    """
     path = directory / LOCK
     lock = filelock.FileLock(path)
     try:
