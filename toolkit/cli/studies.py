@@ -52,10 +52,12 @@ def reproduce(recipes: Sequence[str], seeds: str, quick: bool, again: bool, root
 
 @click.command("find-rate")
 @click.argument("config")
-@click.option("--lowest", type=float, default=1e-6, show_default=True, help="Rate of the first step.")
+@click.option("--lowest", type=float, default=1e-5, show_default=True, help="Rate of the first step.")
 @click.option("--highest", type=float, default=10.0, show_default=True, help="Rate of the last step.")
 @click.option("--steps", type=int, default=100, show_default=True, help="Between the two, by the same factor each.")
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Folder for rate.png and rate.json; else one in runs/.")
+@click.option(
+    "--run-dir", type=click.Path(path_type=Path), help="Folder for rate.png and rate.json; else one in runs/."
+)
 @set_option
 def find_rate(
     config: str, lowest: float, highest: float, steps: int, run_dir: Path | None, overrides: Sequence[str]

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 PICTURE = "rate.png"
 FIGURES = "rate.json"
-LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100
+LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 100
 LEAST_STEPS = 20  # fewer are too few to be smoothed
 SMOOTHED = 1 / 30  # of the steps: standard deviation of the bell curve that each loss is averaged with
-NOISE = 2.0  # times the scatter of the losses about their smooth line: a smaller fall is none
+NOISE = 5.0  # standard deviations of the smooth line by chance alone: a smaller fall is none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +115,8 @@ def rising(lowest: float, highest: float, steps: int) -> np.ndarray:
     """
     if not 0 < lowest < highest < math.inf:
         raise ToolkitError(
-            f"--lowest is {lowest:g} and --highest is {highest:g}, but the rate is multiplied from step to step, from a "
-            f"number above 0 to a larger one: use for example {LOWEST:g} and {HIGHEST:g}."
+            f"--lowest is {lowest:g} and --highest is {highest:g}, but the rate is multiplied from step to step, from "
+            f"a number above 0 to a larger one: use for example {LOWEST:g} and {HIGHEST:g}."
         )
     if steps < LEAST_STEPS:
         raise ToolkitError(f"--steps is {steps}, too few to tell noise from learning: use {LEAST_STEPS} or more.")
@@ -129,12 +129,12 @@ def judge(rates: np.ndarray, rise: Rise, directory: Path) -> Found:
     made = rates[: len(losses)]
     if len(losses) < 2:
         return Found(directory, made, losses, losses, None)
-    smoothed = smooth(losses, len(rates) * SMOOTHED)
+    width = max(1.0, len(rates) * SMOOTHED)
+    smoothed = smooth(losses, width)
     best = int(np.argmin(smoothed))
-    scatter = float(np.std(losses[: best + 1] - smoothed[: best + 1]))
     fall = float(smoothed[: best + 1].max() - smoothed[best])
     suggestion = None
-    if best and fall > NOISE * scatter:
+    if best and fall > NOISE * chance(losses[: best + 1], width):
         slope = np.gradient(smoothed[: best + 1], np.log(made[: best + 1]))
         suggestion = Suggestion(float(made[np.argmin(slope)]), float(made[best]), float(smoothed[best]))
     return Found(directory, made, losses, smoothed, suggestion)
@@ -152,6 +152,12 @@ def smooth(losses: np.ndarray, width: float) -> np.ndarray:
     return smoothed
 
 
+def chance(losses: np.ndarray, width: float) -> float:
+    """Standard deviation of the smooth line where the losses only scatter; they fall little from one to the next."""
+    scatter = float(np.sqrt(np.mean(np.diff(losses) ** 2) / 2))
+    return scatter / math.sqrt(2 * math.sqrt(math.pi) * width)  # the norm of the bell curve
+
+
 def _rise(config: RunConfig, rates: np.ndarray, run: Run) -> Rise:
     """The walk of a training, as far as the last rate."""
     run.say(f"run directory {run.directory}")
@@ -161,12 +167,12 @@ def _rise(config: RunConfig, rates: np.ndarray, run: Run) -> Rise:
     config = auto.settle(config, data, run.say)
     model = stages.build_model(config, data.spec)
     stages.start_from(model, config, data.spec, run, resumed=False)
-    options = config.data.options
     without = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, schedule=None))
     stages.compile_model(model, stages.objective(config, data.spec), without, len(rates))
     run.say(
-        f"{model.name} with {model.count_params():,} parameters: {len(rates)} steps of {config.optimizer.optimizer.name} "
-        f"on batches of {options.batch_size}, at rates from {rates[0]:g} to {rates[-1]:g}"
+        f"{model.name} with {model.count_params():,} parameters: {len(rates)} steps of "
+        f"{config.optimizer.optimizer.name} on batches of {config.data.options.batch_size}, at rates from "
+        f"{rates[0]:g} to {rates[-1]:g}"
     )
     from toolkit.training.progress import EpochBar
     from toolkit.training.range_test import range_test
@@ -184,23 +190,17 @@ def _rise(config: RunConfig, rates: np.ndarray, run: Run) -> Rise:
 def _tell(found: Found, rise: Rise, rates: np.ndarray, run: Run, seconds: float) -> None:
     """What a person reads; raises RunFailed where there is nothing to suggest."""
     made, last = len(found.rates), rates[min(len(found.rates), len(rates) - 1)]
-    run.say(
-        {
-            "highest": f"{made} steps to the highest rate, {last:g}, in {seconds:.0f} s",
-            "diverged": f"stopped after {made} of {len(rates)} steps, at rate {last:.2g}: the loss diverged ({seconds:.0f} s)",
-            "not finite": f"stopped after {made} of {len(rates)} steps, at rate {last:.2g}: the loss was not finite "
-            f"({seconds:.0f} s)",
-        }[rise.ended]
-    )
+    why = {"highest": "the highest rate", "diverged": "the loss diverged", "not finite": "the loss was not finite"}
+    run.say(f"ended after {made} of {len(rates)} steps at rate {last:.2g}: {why[rise.ended]} ({seconds:.0f} s in all)")
     told = found.suggestion
     if told is None:
         raise RunFailed(
-            f"the loss fell at no rate between {rates[0]:g} and {last:g}, see {run.path(PICTURE)}: try other rates "
-            "(--lowest, --highest), more --steps, or look at the data and the model."
+            f"between the rates {rates[0]:g} and {last:.2g} the loss did not fall by more than it scatters, see "
+            f"{run.path(PICTURE)}: give it more --steps, a larger data.batch_size, or other rates (--lowest, --highest)."
         )
     run.say(
         f"  steepest descent        {told.steepest:.2e}  the smoothed loss falls fastest at this rate",
-        f"  a tenth of the minimum  {told.tenth:.2e}  the smoothed loss is lowest, {told.loss:.4g}, at {told.lowest:.2e}",
+        f"  a tenth of the minimum  {told.tenth:.2e}  the smoothed loss is lowest at {told.lowest:.2e}: {told.loss:.4g}",
     )
     if told.lowest == rates[-1]:
         run.say("note: the loss still fell at the highest rate; a larger --highest may show more")

@@ -59,7 +59,7 @@ class Dimension:
         return f"{self.key}={value if self.kind == 'choice' else inline(value)}"
 
     def samples(self) -> Iterator[Node]:
-        """What is checked: each choice, or the bounds, in the type that is drawn (8.0 where a key takes whole numbers)."""
+        """What is checked: each choice, or the bounds in the type that is drawn (8.0 is no whole number)."""
         for node in self.nodes:
             is_number = self.kind in ("log", "uniform")
             yield dataclasses.replace(node, value=float(node.value), text=str(float(node.value))) if is_number else node
@@ -126,6 +126,9 @@ def read_space(path: Path, config: Path, overrides: Sequence[str] = ()) -> Space
 def _dimension(key: str, node: Node, base: RunConfig, problems: Problems) -> Dimension | None:
     """One entry of the file; None where there is a problem."""
     if node.is_broken():
+        return None
+    if key == "extends":
+        problems.add(node.key_place, key, "only a config can extend a file: remove it")
         return None
     metric = base.training.best_metric
     if key == "training.best_metric" or (key == "training.label_smoothing" and metric == "val_loss"):

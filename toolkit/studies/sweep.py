@@ -1,7 +1,7 @@
 """Hyperparameter search: Optuna draws, each trial is a training in its own run directory, the validation part chooses.
 
-Any number of processes may work on one study. Where one of them dies, its heartbeat ends, and another takes the trial up
-again in the same run directory.
+Any number of processes may work on one study. Where one of them dies, its heartbeat ends, and another takes the trial
+up again in the same run directory.
 """
 
 from __future__ import annotations

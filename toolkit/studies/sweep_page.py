@@ -34,10 +34,14 @@ def write_results(study: Study, space: Space, folder: Path, say: Callable[[str],
     trials = study.get_trials(deepcopy=False)
     last = dict(zip(places(trials), trials, strict=True))
     counts = Counter(trial.state.name for trial in last.values())
-    told = f"{len(last)} trials: {', '.join(f'{counts[name]} {text}' for name, text in _STATES.items() if counts[name])}"
+    told = (
+        f"{len(last)} trials: {', '.join(f'{counts[name]} {text}' for name, text in _STATES.items() if counts[name])}"
+    )
     say(told)
     if not counts["COMPLETE"]:
-        raise RunFailed(f"no trial was trained to its end; what they said is in {folder}: look there, or make the space smaller.")
+        raise RunFailed(
+            f"no trial was trained to its end; what they said is in {folder}: look there, or make the space smaller."
+        )
     best = study.best_trial
     place = next(place for place, trial in last.items() if trial.number == best.number)
     found = f"{figures({space.metric: float(best.value or 0)})} in epoch {best.user_attrs['epoch']}"
@@ -66,12 +70,12 @@ def page(study: Study, space: Space, told: str) -> str:
         "How much each key matters": visualization.plot_param_importances,
         "All keys of all trials": visualization.plot_parallel_coordinate,
     }
-    parts = []
+    parts: list[str] = []
     for title, plot in plots.items():
         with warnings.catch_warnings():
             # Of few trials, or such that are all as good: the bars then say so by being equal.
             warnings.filterwarnings("ignore", ".*Parameter importances will be equal", UserWarning)
-            figure = plot(study)
+            figure = plot(study, target_name=space.metric)
         figure.update_layout(title=None, margin={"t": 40})
         html = plotly.io.to_html(figure, full_html=False, include_plotlyjs=not parts, config={"displaylogo": False})
         parts.append(f"<h2>{title}</h2>\n{html}")

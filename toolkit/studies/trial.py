@@ -8,7 +8,7 @@ import itertools
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Training:
         path = self.directory / runs.RECORD
         return trust.read_record(path) if path.exists() else {}
 
-    def epochs(self, stop: StopSignal) -> Iterator[Row]:
+    def epochs(self, stop: StopSignal) -> Generator[Row, None, None]:
         """Begin the training, or go on with it, and give the row of each epoch as it comes.
 
         Whoever closes the iterator ends the process, which saves the run first.

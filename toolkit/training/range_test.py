@@ -1,4 +1,4 @@
-"""Training at a rate that rises from step to step, to see at which rates the loss falls (Smith 2015, arXiv:1506.01186)."""
+"""Training at a rate that rises step by step, to see at which rates the loss falls (Smith 2015, arXiv:1506.01186)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def range_test(
     optimizer.learning_rate = _Steps(rates)
     watch = _Watch(len(rates), optimizer.gradient_accumulation_steps or 1, progress)
     with finalising_put_off(optimizer):
-        for epoch in itertools.count():
+        for epoch in itertools.count():  # until `watch` ends it
             batches, _ = feed.epoch(epoch, 0)
             model.fit(
                 batches.take(watch.batches_left()),
@@ -63,8 +63,8 @@ def range_test(
                 verbose=0,
             )
             if watch.ended:
-                break
-    return Rise(tuple(watch.losses), watch.ended)
+                return Rise(tuple(watch.losses), watch.ended)
+    raise RuntimeError("the batches ended before the rates")
 
 
 class _Steps(keras.optimizers.schedules.LearningRateSchedule):
