@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -312,3 +313,26 @@ def test_a_signal_stops_it_and_the_same_command_goes_on(files, tmp_path, behavio
     sweep(*files, trials=3, folder=tmp_path / "whole", say=lambda line: None)
     done = [each for each in results(folder) if each[0] != "FAIL"]
     assert sorted(map(repr, done)) == sorted(map(repr, results(tmp_path / "whole")))
+
+
+@pytest.mark.long
+def test_a_real_training_whose_sweep_was_killed_ends_as_if_it_had_not_been(tmp_path):
+    from toolkit import workflow
+
+    (tmp_path / "small.yaml").write_text(CONFIG.replace("epochs: 3", "epochs: 40"))
+    (tmp_path / "space.yaml").write_text("optimizer.learning_rate: {log: [1e-4, 1e-2]}\n")
+    given, folder = (str(tmp_path / "small.yaml"), tmp_path / "space.yaml"), tmp_path / "sweep"
+    first = start(given, folder, trials=2, fake=False)
+    wait_for(lambda: len(rows(folder, 0)) > 5, seconds=120)
+    first.kill()
+    first.wait()
+    owner = re.match(r"process (\d+) on", (folder / "trial-0000" / "lock").read_text())
+    os.kill(int(owner[1]), signal.SIGKILL)
+    assert start(given, folder, trials=2, fake=False).wait(timeout=240) == 0
+    assert states(folder) == ["FAIL", "COMPLETE", "COMPLETE"] or states(folder) == ["FAIL", "COMPLETE", "PRUNED"]
+    assert record(folder, 0)["resumed"]
+    assert not list(folder.glob("trial-*/evaluation.json"))  # nothing was measured on the test part
+    whole = workflow.train(load(folder / "trial-0000" / "config.yaml"), run_dir=tmp_path / "whole")
+    for name in ("weights.safetensors", "last.safetensors"):
+        assert (whole / name).read_bytes() == (folder / "trial-0000" / name).read_bytes()
+    assert load(folder / "best.yaml").training.epochs == 40

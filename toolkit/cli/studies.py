@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -94,7 +95,7 @@ def sweep(
     folder: Path | None,
     storage: str | None,
     study: str | None,
-    pruner: str,
+    pruner: Literal["median", "hyperband", "none"],
     seed: int,
     overrides: Sequence[str],
 ) -> None:

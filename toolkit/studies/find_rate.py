@@ -191,16 +191,16 @@ def _tell(found: Found, rise: Rise, rates: np.ndarray, run: Run, seconds: float)
     """What a person reads; raises RunFailed where there is nothing to suggest."""
     made, last = len(found.rates), rates[min(len(found.rates), len(rates) - 1)]
     why = {"highest": "the highest rate", "diverged": "the loss diverged", "not finite": "the loss was not finite"}
-    run.say(f"ended after {made} of {len(rates)} steps at rate {last:.2g}: {why[rise.ended]} ({seconds:.0f} s in all)")
+    run.say(f"ended after {made} of {len(rates)} steps, rate {last:.2g}: {why[rise.ended]} ({seconds:.0f} s in all)")
     told = found.suggestion
     if told is None:
         raise RunFailed(
             f"between the rates {rates[0]:g} and {last:.2g} the loss did not fall by more than it scatters, see "
-            f"{run.path(PICTURE)}: give it more --steps, a larger data.batch_size, or other rates (--lowest, --highest)."
+            f"{run.path(PICTURE)}: give it more --steps, a larger data.batch_size or other rates (--highest)."
         )
     run.say(
         f"  steepest descent        {told.steepest:.2e}  the smoothed loss falls fastest at this rate",
-        f"  a tenth of the minimum  {told.tenth:.2e}  the smoothed loss is lowest at {told.lowest:.2e}: {told.loss:.4g}",
+        f"  a tenth of the minimum  {told.tenth:.2e}  where it is lowest, {told.loss:.3g}, at {told.lowest:.2e}",
     )
     if told.lowest == rates[-1]:
         run.say("note: the loss still fell at the highest rate; a larger --highest may show more")

@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial, Trial
 
+Pruner = Literal["median", "hyperband", "none"]
 DATABASE = "sweep.db"
-PRUNERS = ("median", "hyperband", "none")
 HEARTBEAT, GRACE = 10, 60  # seconds: between two signs of life, and after the last until a trial counts as left
 WAIT = 1.0  # seconds between two looks at what other processes do
 MOST_UNFIT = 3  # trials in a row that cannot be trained
@@ -49,7 +49,7 @@ def sweep(
     folder: Path | None = None,
     storage: str | None = None,
     study: str | None = None,
-    pruner: str = "median",
+    pruner: Pruner = "median",
     seed: int = 0,
     overrides: Sequence[str] = (),
     say: Callable[[str], object] = print,
@@ -63,7 +63,7 @@ def sweep(
         folder: of the run directories and what is written at the end; None: `runs/sweep-<config>`.
         storage: address of a database that Optuna takes; None: an SQLite file in `folder`.
         study: its name in the database; None: the config's.
-        pruner: one of `PRUNERS`: what ends a trial that is behind the others.
+        pruner: what ends a trial that is behind the others.
         seed: of the sampler; the draws of a trial are a function of it, of the trial's place, and of the results
             before.
         overrides: as `--set` takes them.
@@ -96,7 +96,7 @@ def sweep(
     return write_results(opened, searched, folder, say)
 
 
-def _open(searched: Space, folder: Path, storage: str | None, name: str, pruner: str, seed: int) -> Study:
+def _open(searched: Space, folder: Path, storage: str | None, name: str, pruner: Pruner, seed: int) -> Study:
     """The study, made where there is none yet.
 
     Raises:
@@ -152,7 +152,7 @@ def _storage(address: str) -> RDBStorage:
         ) from error
 
 
-def _study(searched: Space, storage: RDBStorage, name: str, pruner: str, seed: int) -> Study:
+def _study(searched: Space, storage: RDBStorage, name: str, pruner: Pruner, seed: int) -> Study:
     import optuna
 
     ours = {
@@ -180,7 +180,7 @@ def _study(searched: Space, storage: RDBStorage, name: str, pruner: str, seed: i
     return study
 
 
-def _pruner(name: str, epochs: int) -> BasePruner:
+def _pruner(name: Pruner, epochs: int) -> BasePruner:
     from optuna import pruners
 
     if name == "median":
@@ -226,6 +226,7 @@ class _Worker:
     stop: StopSignal
     say: Callable[[str], object]
     unfit: int = 0  # in a row
+    number: int = -1  # of the trial that began last
 
     def work(self) -> None:
         """Train trials until there are as many as were asked for, and those of other processes are over too."""
@@ -271,7 +272,7 @@ class _Worker:
             self.study.optimize(functools.partial(self._objective, lock), n_trials=1, catch=(Unfit,))
         except (Stopped, RunFailed):
             with _experiment():
-                RetryHeartbeatStaleTrialCallback()(self.study, self.study.trials[self._number])
+                RetryHeartbeatStaleTrialCallback()(self.study, self.study.trials[self.number])
             raise
         if self.unfit == MOST_UNFIT:
             raise ToolkitError(f"{MOST_UNFIT} trials in a row could not be trained: make the space smaller.")
@@ -280,7 +281,7 @@ class _Worker:
         """Train, report each epoch, and give the best one's metric."""
         import optuna
 
-        self._number = trial.number
+        self.number = trial.number
         for dimension in self.space.dimensions:
             dimension.draw(trial)
         lock.release()
