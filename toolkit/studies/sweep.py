@@ -108,8 +108,7 @@ def _open(searched: Space, folder: Path, storage: str | None, name: str, pruner:
     if storage is None:
         with _lock(folder):  # two processes that make the same file would hinder one another
             return _study(searched, _storage(f"sqlite:///{folder / DATABASE}"), name, pruner, seed)
-    opened = _storage(storage)
-    return _study(searched, opened, name, pruner, seed)
+    return _study(searched, _storage(storage), name, pruner, seed)
 
 
 @contextlib.contextmanager
@@ -129,14 +128,12 @@ def _lock(folder: Path) -> Iterator[filelock.BaseFileLock]:
 
 def _storage(address: str) -> RDBStorage:
     import sqlalchemy.exc
-    from optuna.exceptions import ExperimentalWarning
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
     # SQLite lets one write at a time; the others wait for so many seconds.
     patient = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
+        with _experiment():
             return RDBStorage(
                 address,
                 engine_kwargs=patient,
@@ -196,11 +193,11 @@ def places(trials: Sequence[FrozenTrial]) -> list[int]:
 
     found: list[int] = []
     free = 0
-    for trial in trials:
-        with _experiment():
+    with _experiment():
+        for trial in trials:
             first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
-        found.append(free if first is None else found[first])
-        free += first is None
+            found.append(free if first is None else found[first])
+            free += first is None
     return found
 
 
