@@ -51,7 +51,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...], d
 
 def test_train_passes_the_checked_config_on(ask, calls):
     answer = ask(
-        "train", "mnist_cnn", "--run-dir", "out", "--steps", "3", "--set", "training.epochs=2", "--set", "seed=9"
+        "train",
+        "mnist_cnn",
+        "--run-dir",
+        "out",
+        "--steps",
+        "3",
+        "--evaluate",
+        "validation",
+        "--set",
+        "training.epochs=2",
+        "--set",
+        "seed=9",
     )
 
     assert answer.code == 0
@@ -59,12 +70,12 @@ def test_train_passes_the_checked_config_on(ask, calls):
     assert verb == "train"
     assert isinstance(config, RunConfig)
     assert (config.name, config.training.epochs, config.seed) == ("mnist_cnn", 2, 9)
-    assert options == {"run_dir": Path("out"), "steps": 3}
+    assert options == {"run_dir": Path("out"), "steps": 3, "split": "validation"}
 
 
 def test_train_leaves_open_what_is_not_given(ask, calls):
     assert ask("train", "quickstart").code == 0
-    assert calls[0][2] == {"run_dir": None, "steps": None}
+    assert calls[0][2] == {"run_dir": None, "steps": None, "split": "test"}
 
 
 def test_evaluate_passes_its_options_on(ask, calls):

@@ -265,7 +265,7 @@ def fit(
     """Train, and put into the record how that ended if it broke off."""
     from toolkit.models.weights import get_arrays
     from toolkit.training.averages import averaged_weights
-    from toolkit.training.loop import fit
+    from toolkit.training.loop import Diverged, fit
     from toolkit.training.stop import Stopped
 
     training = config.training
@@ -294,7 +294,8 @@ def fit(
     except BaseException as error:
         state = "stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed"
         with contextlib.suppress(RunFailed):  # a full disk may be what stopped it
-            update_record(run, state=state, error=str(error) or type(error).__name__)
+            told = str(error) or type(error).__name__
+            update_record(run, state=state, error=told, diverged=isinstance(error, Diverged))
             tell_gradients(run)
         raise
     spent = f"{outcome.seconds:.1f} s, {outcome.saving:.1f} s of it saving"

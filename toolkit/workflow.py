@@ -32,14 +32,20 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: RunConfig | Path | str, *, run_dir: Path | str | None = None, steps: int | None = None, model: Any = None
+    config: RunConfig | Path | str,
+    *,
+    run_dir: Path | str | None = None,
+    steps: int | None = None,
+    split: str = "test",
+    model: Any = None,
 ) -> Path:
-    """Train what `config` describes, evaluate it on the test part, and leave a run directory.
+    """Train what `config` describes, evaluate it, and leave a run directory.
 
     Args:
         config: checked by `toolkit.load_config`, or the path of a file that is still to be.
         run_dir: the run's own folder; None makes one under `runs/`.
         steps: a smoke run: only the first so many batches of the training, validated and evaluated all the same.
+        split: that it is evaluated on; a run among which others will be chosen leaves the test part alone.
         model: a Keras model of your own in place of the config's `model` section.
 
     Returns:
@@ -52,7 +58,7 @@ def train(
     if not isinstance(config, RunConfig):
         config = load(config)
     with Run.create(config.name, Path(run_dir) if run_dir else None) as run:
-        return _train(config, run, steps=steps, model=model)
+        return _train(config, run, steps=steps, split=split, model=model)
 
 
 def resume(
@@ -60,6 +66,7 @@ def resume(
     config: RunConfig | Path | str | None = None,
     *,
     overrides: Sequence[str] = (),
+    split: str = "test",
     model: Any = None,
 ) -> Path:
     """Go on with a training that was interrupted, as if it had not been, and evaluate it.
@@ -69,6 +76,7 @@ def resume(
         config: to compare with the run's own, from which it may differ in `training.epochs` and little else; None
             takes the run's own.
         overrides: values that win over the run's own config, where no other is given.
+        split: that it is evaluated on.
         model: the Keras model, where the run was started with one that its config does not name.
 
     Returns:
@@ -92,7 +100,7 @@ def resume(
         if told:
             run.say("warning: what follows may differ in the last digits from a run without interruption:")
             run.say(*(f"  {difference}" for difference in told))
-        return _train(config, run, steps=known.get("limit"), model=model, known=known)
+        return _train(config, run, steps=known.get("limit"), split=split, model=model, known=known)
 
 
 def newest_unfinished(config: RunConfig) -> Path | None:
@@ -109,7 +117,7 @@ def newest_unfinished(config: RunConfig) -> Path | None:
 
 
 def _train(
-    config: RunConfig, run: Run, *, steps: int | None, model: Any, known: Mapping[str, Any] | None = None
+    config: RunConfig, run: Run, *, steps: int | None, split: str, model: Any, known: Mapping[str, Any] | None = None
 ) -> Path:
     """The walk of `train` and, with what its record has `known`, of `resume`."""
     run.say(f"run directory {run.directory}")
@@ -133,7 +141,7 @@ def _train(
     _write_training(config, outcome, run)
     try:
         stages.load_weights(model, run.directory)
-        stages.evaluate(model, objective, config, data, "test", run)
+        stages.evaluate(model, objective, config, data, split, run)
     except Exception as error:
         raise RunFailed(
             f"training succeeded but evaluation failed ({error}): the weights are safe in "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -48,3 +49,68 @@ def reproduce(recipes: Sequence[str], seeds: str, quick: bool, again: bool, root
     else:
         numbers = [int(seed) for seed in seeds.split(",")]
         reproduce(recipes or RECIPES, seeds=numbers, again=again, root=root, say=click.echo)
+
+
+@click.command("find-rate")
+@click.argument("config")
+@click.option("--lowest", type=float, default=1e-5, show_default=True, help="Rate of the first step.")
+@click.option("--highest", type=float, default=10.0, show_default=True, help="Rate of the last step.")
+@click.option("--steps", type=int, default=100, show_default=True, help="Between the two, by the same factor each.")
+@click.option(
+    "--run-dir", type=click.Path(path_type=Path), help="Folder for rate.png and rate.json; else one in runs/."
+)
+@set_option
+def find_rate(
+    config: str, lowest: float, highest: float, steps: int, run_dir: Path | None, overrides: Sequence[str]
+) -> None:
+    """Suggest a learning rate for CONFIG: train a few steps at a rising rate and see where the loss falls."""
+    from toolkit.config import load
+    from toolkit.config.shipped import find_config
+    from toolkit.studies.find_rate import find_rate
+
+    checked = load(find_config(config), overrides)
+    find_rate(checked, lowest=lowest, highest=highest, steps=steps, run_dir=run_dir)
+
+
+@click.command()
+@click.argument("config")
+@click.option("--space", type=click.Path(path_type=Path), required=True, help="A YAML file: config keys and ranges.")
+@click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="In all, of all processes.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Of the trials; else runs/sweep-<config>.")
+@click.option("--storage", metavar="URL", help="A database that processes share; else an SQLite file in the folder.")
+@click.option("--study", metavar="NAME", help="Of the sweep in that database; else the config's name.")
+@click.option(
+    "--pruner",
+    type=click.Choice(["median", "hyperband", "none"]),
+    default="median",
+    show_default=True,
+    help="What ends a trial, after an epoch, that is behind the others.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn.")
+@set_option
+def sweep(
+    config: str,
+    space: Path,
+    trials: int,
+    folder: Path | None,
+    storage: str | None,
+    study: str | None,
+    pruner: Literal["median", "hyperband", "none"],
+    seed: int,
+    overrides: Sequence[str],
+) -> None:
+    """Search hyperparameters of CONFIG: the validation part chooses; the same command goes on where it was stopped."""
+    from toolkit.studies.sweep import sweep
+
+    sweep(
+        config,
+        space,
+        trials=trials,
+        folder=folder,
+        storage=storage,
+        study=study,
+        pruner=pruner,
+        seed=seed,
+        overrides=overrides,
+        say=click.echo,
+    )

@@ -20,9 +20,22 @@ from toolkit.cli.options import backend_option, beam_option, set_option
     help="Go on with an interrupted run, exactly; auto: the newest unfinished one of CONFIG under runs/, or a new one.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="A smoke run of so many steps, evaluated too.")
+@click.option(
+    "--evaluate",
+    "split",
+    type=click.Choice(["test", "validation"]),
+    default="test",
+    show_default=True,
+    help="The part it is evaluated on; validation, where several runs are trained to choose among them.",
+)
 @set_option
 def train(
-    config: str | None, run_dir: Path | None, resume: str | None, steps: int | None, overrides: Sequence[str]
+    config: str | None,
+    run_dir: Path | None,
+    resume: str | None,
+    steps: int | None,
+    split: str,
+    overrides: Sequence[str],
 ) -> None:
     """Train what CONFIG describes, a YAML file or the name of a shipped config, and evaluate it."""
     from toolkit.config import load
@@ -44,9 +57,9 @@ def train(
         )
         resume = str(found) if found else None
     if resume:
-        workflow.resume(resume, checked, overrides=overrides)
+        workflow.resume(resume, checked, overrides=overrides, split=split)
     elif checked:
-        workflow.train(checked, run_dir=run_dir, steps=steps)
+        workflow.train(checked, run_dir=run_dir, steps=steps, split=split)
 
 
 @click.command()

@@ -8,7 +8,7 @@ another name, the parent's arguments of the replaced component are left out; opt
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from toolkit.config.nodes import Node, Place, Problems, dotted, shorten, shown_path
@@ -48,14 +48,15 @@ COMPONENTS: dict[Way, tuple[str, frozenset[str]]] = {
 }
 
 
-def compose(path: Path, overrides: Sequence[str], problems: Problems) -> Node:
-    """The tree of `path` with all it extends and all overrides.
+def compose(path: Path, overrides: Sequence[str], problems: Problems, values: Mapping[str, Node] | None = None) -> Node:
+    """The tree of `path` with all it extends, all overrides and, over all of them, `values` by their dotted keys.
 
     Raises:
         Unreadable: one of the files cannot be read; `problems` has the reason.
     """
     allowance = Allowance()
     changes = [change for text in overrides for change in _override(text, problems, allowance)]
+    changes += [change for key, node in (values or {}).items() for change in _changes(tuple(key.split(".")), node)]
     root = _file(path, (), problems, allowance)
     _apply(root, changes, problems)
     return root

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from toolkit.config.check import check
 from toolkit.config.compose import compose
-from toolkit.config.nodes import Place, Problems
+from toolkit.config.nodes import Node, Place, Problems
 from toolkit.config.reader import MAX_BYTES, MAX_VALUES, Unreadable, is_regular
 from toolkit.config.run_config import RunConfig
 from toolkit.config.shipped import find_config
@@ -19,12 +19,15 @@ from toolkit.errors import ToolkitError
 CONFIG_FILE = "config.yaml"
 
 
-def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> RunConfig:
+def load(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), values: Mapping[str, Node] | None = None
+) -> RunConfig:
     """The config of a YAML file, checked and complete.
 
     Args:
         path: of the file.
         overrides: values that win over it, `optimizer.learning_rate=3e-4`, in the order given.
+        values: of another file, by their dotted keys; they win over both, and a message names their place there.
 
     Raises:
         ToolkitError: everything that is wrong with file and overrides, one line per problem.
@@ -32,7 +35,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> RunConf
     path = Path(path)
     problems = Problems()
     try:
-        root = compose(path, overrides, problems)
+        root = compose(path, overrides, problems, values)
     except Unreadable:
         problems.raise_if_any()
         raise  # never: an Unreadable has noted its problem

@@ -89,8 +89,17 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def read_file(path: str | os.PathLike[str], problems: Problems, allowance: Allowance | None = None) -> Node:
+def read_file(
+    path: str | os.PathLike[str],
+    problems: Problems,
+    allowance: Allowance | None = None,
+    *,
+    wanted: str = "a mapping with the keys seed, data, model, optimizer, training",
+) -> Node:
     """Read a config file: one document, a mapping. What it holds is taken off the `allowance`.
+
+    Args:
+        wanted: what it should hold, for the message where it is no mapping.
 
     Raises:
         Unreadable: no such file, not UTF-8, not YAML …; `problems` has the reason.
@@ -121,7 +130,7 @@ def read_file(path: str | os.PathLike[str], problems: Problems, allowance: Allow
     root = read_text(text, place.source, problems, allowance=allowance)
     if not isinstance(root.value, dict):
         text = "the file is empty" if root.value is None else f"found {root.shown()}"
-        problems.add(root.place, "", f"{text}, allowed: a mapping with the keys seed, data, model, optimizer, training")
+        problems.add(root.place, "", f"{text}, allowed: {wanted}")
         raise Unreadable
     return root
 

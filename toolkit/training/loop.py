@@ -33,6 +33,10 @@ from toolkit.training.stop import stop_signals
 from toolkit.training.watch import GradientWatch
 
 
+class Diverged(RunFailed):
+    """The loss or a gradient was not finite: what was asked for was trained, and does not learn."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """How a training ended.
@@ -91,7 +95,8 @@ def fit(
         watch_every: micro-batches from one step whose gradients are measured to the next; None measures none.
 
     Raises:
-        RunFailed: a step was not finite, or a checkpoint could not be written; what was kept before stays on disk.
+        Diverged: a step was not finite; what was kept before stays on disk.
+        RunFailed: a checkpoint could not be written; the same.
         Stopped: a signal came; a checkpoint was written.
         ToolkitError: a metric to watch does not exist, or the checkpoint does not fit.
     """
@@ -283,7 +288,7 @@ class _Training:
         skipped, more = "", "training.on_non_finite=skip"
         if self.max_skipped:
             skipped, more = f" ({at.skipped} steps were skipped before)", f"training.max_skipped={2 * self.max_skipped}"
-        raise RunFailed(
+        raise Diverged(
             f"step {at.batch + 1} of epoch {at.epoch} gave a {'gradient' if code > 0 else 'loss'} that is not "
             f"finite{skipped}: {cause}. The run is saved as it was before; to leave such steps out, `toolkit train "
             f"--resume {self.run.directory} --set {more}`, or train anew with a lower optimizer.learning_rate, with "
@@ -296,7 +301,7 @@ class _Training:
         measured = self.model.evaluate(self.feed.validation, callbacks=leave, verbose=0, return_dict=True)
         logs = {**self.at.logs, **{f"val_{name}": float(value) for name, value in measured.items()}}
         if not math.isfinite(logs["val_loss"]):
-            raise RunFailed(
+            raise Diverged(
                 f"the validation loss became {logs['val_loss']} after epoch {self.at.epoch}: lower "
                 "optimizer.learning_rate, or look for examples with extreme values."
             )

@@ -1,0 +1,155 @@
+"""One training of a sweep: a process and a run directory of its own, watched epoch by epoch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import signal
+import subprocess
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from toolkit.config import load, load_run
+from toolkit.errors import RunFailed, ToolkitError
+from toolkit.runs import metrics, trust
+from toolkit.runs import resume as resuming
+from toolkit.runs import run as runs
+from toolkit.runs.metrics import Row
+from toolkit.studies import COMMAND
+from toolkit.training.stop import Stopped, StopSignal
+
+POLL = 0.2  # seconds
+_WRONG_REQUEST = 2  # exit code
+
+
+class Unfit(ToolkitError):
+    """What was drawn cannot be trained: a wrong request."""
+
+
+class Diverged(RunFailed):
+    """The loss or a gradient was not finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What is trained, and where.
+
+    Attributes:
+        directory: of the run; what the process says is beside it, in `<name>.txt`.
+        overrides: of the config, as `--set` takes them.
+    """
+
+    directory: Path
+    config: Path
+    overrides: tuple[str, ...]
+
+    @property
+    def output(self) -> Path:
+        """What the process has said."""
+        return self.directory.with_name(f"{self.directory.name}.txt")
+
+    def record(self) -> dict[str, Any]:
+        """The run's record; empty where the run has not begun."""
+        path = self.directory / runs.RECORD
+        return trust.read_record(path) if path.exists() else {}
+
+    def epochs(self, stop: StopSignal) -> Generator[Row, None, None]:
+        """Begin the training, or go on with it, and give the row of each epoch as it comes.
+
+        Whoever closes the iterator ends the process, which saves the run first.
+
+        Raises:
+            Unfit: the config with these overrides cannot be trained.
+            Diverged: it was trained, and the loss or a gradient was not finite.
+            Stopped: a signal came.
+            RunFailed: the process ended otherwise; the same training can go on.
+            ToolkitError: the directory holds another run.
+        """
+        self._wait_until_free(stop)
+        before = self.record()
+        if before:
+            now = load(self.config, self.overrides).to_dict()
+            resuming.refuse_other_config(load_run(self.directory).to_dict(), now, self.directory)
+        if before.get("state") == "finished":
+            yield from self._rows()
+            return
+        with self._process(resume=bool(before)) as process:
+            known = 0
+            for over in _until_over(process, stop, self.directory):
+                rows = self._rows()
+                yield from rows[known:]  # those after a checkpoint are written anew, and the same
+                known = max(known, len(rows))
+                if over:
+                    break
+        self._judge(process.returncode)
+
+    def _rows(self) -> list[Row]:
+        path = self.directory / runs.METRICS
+        return [row for row in metrics.read(path) if row["kind"] == "epoch"] if path.exists() else []
+
+    def _wait_until_free(self, stop: StopSignal) -> None:
+        """A training whose sweep was killed goes on by itself: wait for its end."""
+        if not self.directory.is_dir():
+            return
+        lock = filelock.FileLock(self.directory / runs.LOCK)
+        while True:
+            try:
+                with lock.acquire(timeout=POLL):
+                    return
+            except filelock.Timeout:
+                _leave_if_asked(stop, self.directory)
+
+    @contextlib.contextmanager
+    def _process(self, *, resume: bool) -> Iterator[subprocess.Popen[bytes]]:
+        """`toolkit train`; at the end of the block it is asked to stop, and waited for."""
+        place = ("--resume" if resume else "--run-dir", str(self.directory))
+        values = itertools.chain.from_iterable(("--set", override) for override in self.overrides)
+        # The test part is left alone: it would be looked at once per trial.
+        command = [*COMMAND, "train", str(self.config), *place, "--evaluate", "validation", *values]
+        with self.output.open("ab") as output:
+            # In a session of its own: Ctrl-C reaches the sweep alone, which then asks for a clean end.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                process.wait()
+
+    def _judge(self, code: int) -> None:
+        """Raise what the process ended with."""
+        if code == 0:
+            return
+        text = self.output.read_text(encoding="utf-8", errors="replace").strip()
+        last = trust.shown(text.rpartition("\n")[2], length=500) or "it said nothing"
+        if code == _WRONG_REQUEST:
+            raise Unfit(last)
+        record = self.record()
+        if record.get("state") == "failed" and record.get("diverged"):
+            raise Diverged(last)
+        raise RunFailed(
+            f"the training in {self.directory} ended with exit code {code} ({last}), all it said is in {self.output}: "
+            "mend that, and the same sweep goes on with it."
+        )
+
+
+def _until_over(process: subprocess.Popen[bytes], stop: StopSignal, directory: Path) -> Iterator[bool]:
+    """False from time to time while the process runs, then True once; raises `Stopped` where a signal came."""
+    while process.poll() is None:
+        yield False
+        _leave_if_asked(stop, directory)
+        time.sleep(POLL)
+    yield True
+
+
+def _leave_if_asked(stop: StopSignal, directory: Path) -> None:
+    if stop.received:
+        name = signal.Signals(stop.received).name
+        raise Stopped(f"stopped by {name} in {directory.name}; the same sweep goes on with it.", stop.received)
