@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit import backend as backends
 from toolkit.config import RunConfig
 from toolkit.data.spec import MAX_BYTES, SPLITS, DataSpec
-from toolkit.errors import RunFailed, ToolkitError
+from toolkit.errors import Diverged, RunFailed, ToolkitError
 from toolkit.runs import arrays, kept, trust
 from toolkit.runs import resume as resuming
 from toolkit.runs import run as runs
@@ -293,7 +293,8 @@ def fit(
     except BaseException as error:
         state = "stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed"
         with contextlib.suppress(RunFailed):  # a full disk may be what stopped it
-            update_record(run, state=state, error=str(error) or type(error).__name__)
+            told = str(error) or type(error).__name__
+            update_record(run, state=state, error=told, diverged=isinstance(error, Diverged))
         raise
     spent = f"{outcome.seconds:.1f} s, {outcome.saving:.1f} s of it saving"
     best = f"{outcome.best.metric} {outcome.best.value:.4f}"

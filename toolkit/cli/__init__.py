@@ -14,7 +14,7 @@ import click
 
 import toolkit
 from toolkit.cli.configs import configs
-from toolkit.cli.studies import reproduce, verify_resume
+from toolkit.cli.studies import compare, reproduce, verify_resume
 from toolkit.cli.training import evaluate, predict, train
 from toolkit.errors import ToolkitError
 
@@ -69,5 +69,5 @@ def cli() -> None:
     """Train, evaluate and use Keras models from one YAML file."""
 
 
-for _command in (train, evaluate, predict, verify_resume, reproduce, configs):
+for _command in (train, evaluate, predict, verify_resume, reproduce, compare, configs):
     cli.add_command(_command)

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from toolkit.errors import RunFailed, ToolkitError, did_you_mean
+from toolkit.errors import Diverged, ToolkitError, did_you_mean
 from toolkit.runs import metrics
 from toolkit.runs import run as runs
 from toolkit.runs.checkpoints import Checkpoint
@@ -88,7 +88,8 @@ def fit(
         resume_from: a checkpoint of this run; None begins at the first step.
 
     Raises:
-        RunFailed: a step was not finite, or a checkpoint could not be written; what was kept before stays on disk.
+        Diverged: a step or the validation loss was not finite; what was kept before stays on disk.
+        RunFailed: a checkpoint could not be written; so it does then.
         Stopped: a signal came; a checkpoint was written.
         ToolkitError: a metric to watch does not exist, or the checkpoint does not fit.
     """
@@ -263,7 +264,7 @@ class _Training:
         skipped, more = "", "training.on_non_finite=skip"
         if self.max_skipped:
             skipped, more = f" ({at.skipped} steps were skipped before)", f"training.max_skipped={2 * self.max_skipped}"
-        raise RunFailed(
+        raise Diverged(
             f"step {at.batch + 1} of epoch {at.epoch} gave a {'gradient' if code > 0 else 'loss'} that is not "
             f"finite{skipped}: {cause}. The run is saved as it was before; to leave such steps out, `toolkit train "
             f"--resume {self.run.directory} --set {more}`, or train anew with a lower optimizer.learning_rate, with "
@@ -276,7 +277,7 @@ class _Training:
         measured = self.model.evaluate(self.feed.validation, callbacks=leave, verbose=0, return_dict=True)
         logs = {**self.at.logs, **{f"val_{name}": float(value) for name, value in measured.items()}}
         if not math.isfinite(logs["val_loss"]):
-            raise RunFailed(
+            raise Diverged(
                 f"the validation loss became {logs['val_loss']} after epoch {self.at.epoch}: lower "
                 "optimizer.learning_rate, or look for examples with extreme values."
             )
