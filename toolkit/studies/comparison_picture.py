@@ -68,7 +68,7 @@ def _draw_curve(axes: Axes, result: Result, style: dict[str, Any]) -> None:
 
 
 def _finish_curves(axes: Axes, comparison: Comparison) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     losses = [loss for result in comparison.results for final in result.finals for loss in final.curve.losses]
     if comparison.target is not None:
@@ -85,6 +85,7 @@ def _finish_curves(axes: Axes, comparison: Comparison) -> None:
         )
     if losses and min(losses) > 0 and max(losses) / min(losses) > WIDE:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(left=0)
