@@ -66,7 +66,6 @@ def results_of(folder):
     return json.loads((folder / "comparison.json").read_text())
 
 
-@pytest.mark.every_backend
 def test_each_optimizer_is_tried_at_as_many_rates_and_the_best_with_every_seed(compared):
     folder, comparison, _ = compared
     for result, found in zip(comparison.results, results_of(folder)["results"], strict=True):
@@ -122,6 +121,7 @@ def test_an_optimizer_takes_what_all_share_and_not_what_was_set_for_another(comp
     assert sgd.options == adam.options
 
 
+@pytest.mark.every_backend
 def test_adam_keeps_two_numbers_for_a_parameter_momentum_one_and_sgd_none(tmp_path):
     base = load(write(tmp_path))
     plan = module._plan(base, ("adam", "momentum", "sgd", "adagrad"), RATES)
