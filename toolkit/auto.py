@@ -8,9 +8,9 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from toolkit import stages
 from toolkit.config import RunConfig
@@ -28,6 +28,7 @@ GAIN = 0.95
 """Another way than float32 without compiling is taken where its step takes less than this part of the time."""
 
 Way = tuple[str, bool]  # precision, jit
+K = TypeVar("K", bound=Hashable)
 
 
 def settle(config: RunConfig, data: Data, report: Callable[[str], None], *, model: Any = None) -> RunConfig:
@@ -105,7 +106,7 @@ def _times(config: RunConfig, data: Data, ways: list[Way], report: Callable[[str
     except (OSError, ValueError, TypeError):  # never measured, or a file that is damaged
         known = {}
     if not set(ways) <= set(known):
-        known = _milliseconds({way: _with(config, way) for way in ways}, data)
+        known = milliseconds({way: _with(config, way) for way in ways}, data)
         stages.set_up(config)  # what was measured has drawn random numbers
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -128,19 +129,19 @@ def _key(config: RunConfig, data: Data) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _milliseconds(configs: Mapping[Way, RunConfig], data: Data) -> dict[Way, float]:
-    """Median of a training step each way; they take turns, so that a busy machine slows all alike."""
-    steps = {way: _step(config, data) for way, config in configs.items()}
-    times: dict[Way, list[float]] = {way: [] for way in steps}
+def milliseconds(configs: Mapping[K, RunConfig], data: Data) -> dict[K, float]:
+    """Median of a training step of each config; they take turns, so that a busy machine slows all alike."""
+    steps = {key: _step(config, data) for key, config in configs.items()}
+    times: dict[K, list[float]] = {key: [] for key in steps}
     for step in steps.values():
         step()  # compiles
         step()
     while min(map(len, times.values())) < LEAST_STEPS or sum(map(sum, times.values())) < SECONDS * len(steps):
-        for way, step in steps.items():
+        for key, step in steps.items():
             start = time.perf_counter()
             step()
-            times[way].append(time.perf_counter() - start)
-    return {way: 1000 * statistics.median(spent) for way, spent in times.items()}
+            times[key].append(time.perf_counter() - start)
+    return {key: 1000 * statistics.median(spent) for key, spent in times.items()}
 
 
 def _step(config: RunConfig, data: Data) -> Callable[[], float]:

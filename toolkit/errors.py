@@ -22,6 +22,10 @@ class RunFailed(ToolkitError):
     exit_code = 1
 
 
+class Diverged(RunFailed):
+    """A loss or gradient became NaN or infinite, or the validation loss did."""
+
+
 def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
     """The phrase " (did you mean 'x'?)" for a near miss of one of `valid`, else an empty string."""
     near = difflib.get_close_matches(str(wrong), list(valid), n=1, cutoff=0.6)

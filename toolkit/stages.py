@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit import backend as backends
 from toolkit.config import RunConfig
 from toolkit.data.spec import MAX_BYTES, SPLITS, DataSpec
-from toolkit.errors import RunFailed, ToolkitError
+from toolkit.errors import Diverged, RunFailed, ToolkitError
 from toolkit.runs import arrays, kept, trust
 from toolkit.runs import resume as resuming
 from toolkit.runs import run as runs
@@ -265,7 +265,7 @@ def fit(
     """Train, and put into the record how that ended if it broke off."""
     from toolkit.models.weights import get_arrays
     from toolkit.training.averages import averaged_weights
-    from toolkit.training.loop import Diverged, fit
+    from toolkit.training.loop import fit
     from toolkit.training.stop import Stopped
 
     training = config.training

@@ -114,3 +114,49 @@ def sweep(
         overrides=overrides,
         say=click.echo,
     )
+
+
+@click.command()
+@click.argument("config")
+@click.option(
+    "--optimizers", default="adam,sgd,momentum,rmsprop,adagrad", show_default=True, metavar="NAME,…", help="To compare."
+)
+@click.option(
+    "--rates",
+    default="1e-4:1e-1:7",
+    show_default=True,
+    metavar="LOW:HIGH:COUNT",
+    help="Learning rates that each is tuned over, in equal factors; three more follow where they tell most.",
+)
+@click.option("--seeds", type=int, default=3, show_default=True, help="Trainings of each at its best rate.")
+@click.option(
+    "--target", type=float, help="Training loss whose reaching is timed; without it one that all of them reach."
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="For runs and results, where an interrupted comparison goes on; without it comparisons/<config>.",
+)
+@set_option
+def compare(
+    config: str,
+    optimizers: str,
+    rates: str,
+    seeds: int,
+    target: float | None,
+    folder: Path | None,
+    overrides: Sequence[str],
+) -> None:
+    """Compare optimizers on CONFIG, each tuned over the same number of learning rates."""
+    from toolkit.studies.compare import compare
+    from toolkit.studies.comparison_rates import read_rates
+
+    compare(
+        config,
+        optimizers=optimizers.split(","),
+        rates=read_rates(rates),
+        seeds=seeds,
+        target=target,
+        overrides=overrides,
+        folder=folder,
+    )

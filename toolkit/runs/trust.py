@@ -193,6 +193,7 @@ def _record_schema() -> type[BaseModel]:
         __config__=ConfigDict(strict=True),
         fingerprints=dict[_Split, word],
         state=(_State, "training"),
+        diverged=(bool, False),
         epochs=(number, 0),
         total_steps=(Annotated[int, Field(ge=0, lt=2**53)], 0),
         limit=(number | None, None),

@@ -222,7 +222,7 @@ class Case:
         stages.set_up(config)
         self.data: Data = stages.read_data(config, lambda line: None)
         self.fingerprints = stages.fingerprints(self.data)
-        self.hash = _hash(config)
+        self.hash = config_hash(config)
         self._baseline: Baseline | None = None
 
     def is_of(self, row: Row | Heard) -> bool:
@@ -317,7 +317,7 @@ def _heard(directory: Path, **common: Any) -> Heard:
     )
 
 
-def _hash(config: RunConfig) -> str:
+def config_hash(config: RunConfig) -> str:
     """Of everything that is set; what is null or empty is left out, so that a new option changes no hash."""
     fixed = config.to_dict()
     for key in _FREE:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import filelock
 
 from toolkit.config.shipped import find_config
-from toolkit.errors import RunFailed, ToolkitError
+from toolkit.errors import Diverged, RunFailed, ToolkitError
 from toolkit.runs.metrics import Row
 from toolkit.studies.space import Space, read_space
-from toolkit.studies.trial import Diverged, Training, Unfit
+from toolkit.studies.trial import Training, Unfit
 from toolkit.training.monitors import Best
 from toolkit.training.progress import figures
 from toolkit.training.stop import Stopped, StopSignal, stop_signals

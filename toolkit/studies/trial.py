@@ -15,7 +15,7 @@ from typing import Any
 import filelock
 
 from toolkit.config import load, load_run
-from toolkit.errors import RunFailed, ToolkitError
+from toolkit.errors import Diverged, RunFailed, ToolkitError
 from toolkit.runs import metrics, trust
 from toolkit.runs import resume as resuming
 from toolkit.runs import run as runs
@@ -29,10 +29,6 @@ _WRONG_REQUEST = 2  # exit code
 
 class Unfit(ToolkitError):
     """What was drawn cannot be trained: a wrong request."""
-
-
-class Diverged(RunFailed):
-    """The loss or a gradient was not finite."""
 
 
 @dataclasses.dataclass(frozen=True)

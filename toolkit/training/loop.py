@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from toolkit.errors import RunFailed, ToolkitError, did_you_mean
+from toolkit.errors import Diverged, ToolkitError, did_you_mean
 from toolkit.runs import gradients, metrics
 from toolkit.runs import run as runs
 from toolkit.runs.checkpoints import Checkpoint
@@ -31,10 +31,6 @@ from toolkit.training.state import Generator, Restore, prepare, restore
 from toolkit.training.steps import steps_done
 from toolkit.training.stop import stop_signals
 from toolkit.training.watch import GradientWatch
-
-
-class Diverged(RunFailed):
-    """The loss or a gradient was not finite: what was asked for was trained, and does not learn."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +91,8 @@ def fit(
         watch_every: micro-batches from one step whose gradients are measured to the next; None measures none.
 
     Raises:
-        Diverged: a step was not finite; what was kept before stays on disk.
-        RunFailed: a checkpoint could not be written; the same.
+        Diverged: a step or the validation loss was not finite; what was kept before stays on disk.
+        RunFailed: a checkpoint could not be written; so it does then.
         Stopped: a signal came; a checkpoint was written.
         ToolkitError: a metric to watch does not exist, or the checkpoint does not fit.
     """

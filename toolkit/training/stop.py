@@ -19,6 +19,7 @@ class Stopped(ToolkitError):
 
     def __init__(self, text: str, received: int) -> None:
         super().__init__(text)
+        self.received = received
         self.exit_code = 128 + received
 
 
