@@ -166,7 +166,7 @@ def _rise(config: RunConfig, rates: np.ndarray, run: Run) -> Rise:
     stages.check_task(config, data.spec)
     config = auto.settle(config, data, run.say)
     model = stages.build_model(config, data.spec)
-    stages.start_from(model, config, data.spec, run, resumed=False)
+    stages.start_from(model, config, data.spec, run.say, resumed=False)
     without = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, schedule=None))
     stages.compile_model(model, stages.objective(config, data.spec), without, len(rates))
     run.say(
