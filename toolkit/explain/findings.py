@@ -22,8 +22,8 @@ MOST_COPIES = 0.02
 """Of a split's examples, those that may stand in an earlier split before its figures are wrong."""
 RARE = 0.2
 """A class is rare with less than this part of what it would have if all had the same."""
-HIGH_START = 1.5
-"""Times the loss of a model that knows nothing: a loss at the start above it is too high."""
+HIGH_START = 3
+"""Times the loss of a model that knows nothing: above it a loss at the start is no chance of small batches."""
 MUCH_WAITING = 0.2
 """Of a step's time, that may be spent waiting for data."""
 MUCH_MEMORY = 0.8
