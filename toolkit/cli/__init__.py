@@ -14,6 +14,7 @@ import click
 
 import toolkit
 from toolkit.cli.configs import configs
+from toolkit.cli.explain import look
 from toolkit.cli.studies import reproduce, verify_resume
 from toolkit.cli.training import evaluate, predict, train
 from toolkit.errors import ToolkitError
@@ -69,5 +70,5 @@ def cli() -> None:
     """Train, evaluate and use Keras models from one YAML file."""
 
 
-for _command in (train, evaluate, predict, verify_resume, reproduce, configs):
+for _command in (train, evaluate, predict, look, verify_resume, reproduce, configs):
     cli.add_command(_command)

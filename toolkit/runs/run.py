@@ -34,6 +34,7 @@ TENSORBOARD = "tensorboard"
 LOG = "log.txt"
 BAD_EXAMPLES = "bad_examples.csv"
 DUPLICATES = "duplicates.csv"
+LOOK = "look"
 LOCK = "lock"
 KEPT = {"best": WEIGHTS, "last": LAST}
 _OWN = (CONFIG, SPEC, RECORD, WEIGHTS, BEFORE, LAST, METRICS, LOG, DUPLICATES)
@@ -220,7 +221,9 @@ def _checked(directory: Path, needed: Sequence[str], fault: str, what: str) -> P
     directory = directory.absolute()
     if not directory.is_dir():
         raise ToolkitError(f"there is no run directory {directory}: give the folder that train printed.")
-    trust.check_folder(directory, files=(*_OWN, LOCK), folders=(FOLDER, TENSORBOARD), in_place=(LOG, METRICS, LOCK))
+    trust.check_folder(
+        directory, files=(*_OWN, LOCK), folders=(FOLDER, TENSORBOARD, LOOK), in_place=(LOG, METRICS, LOCK)
+    )
     missing = [name for name in needed if not (directory / name).is_file()]
     if missing:
         raise ToolkitError(f"{directory} {fault} ({', '.join(missing)} is missing): {what}.")
