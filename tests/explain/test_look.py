@@ -8,18 +8,23 @@ import shutil
 import numpy as np
 import pytest
 
+from toolkit.data.spec import DataSpec
+
 every_backend = pytest.mark.every_backend
 
 RATE = 8000
 TONE = 0.06  # seconds
+SOUNDS = DataSpec(
+    kind="audio", shape=(None,), dtype="float32", class_names=("down", "up"), sample_rate=RATE, lengths=(4000,)
+)
 
 
-def train(folder, text):
+def train(folder, text, model=None):
     from toolkit import workflow
     from toolkit.config import load
 
     (folder / "config.yaml").write_text(text.replace("BACKEND", os.environ["KERAS_BACKEND"]))
-    return workflow.train(load(folder / "config.yaml"), run_dir=folder / "run")
+    return workflow.train(load(folder / "config.yaml"), run_dir=folder / "run", model=model)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +78,18 @@ training: {{epochs: 8, backend: BACKEND}}
     )
 
 
+def listener():
+    """A model of one's own that hears stretches of 85 ms: a recurrent one may remember its answer from any frame on."""
+    import keras
+
+    from toolkit.models import speech_input
+    from toolkit.models.layers.masked import MaskedPooling, StridedConvolution
+
+    inputs, x, valid = speech_input.log_mel_input(SOUNDS, frame_ms=25, hop_ms=10, mels=12, low_hz=20, high_hz=None)
+    x, valid = StridedConvolution(16, width=7, stride=2)(x, valid)
+    return keras.Model(inputs, keras.layers.Dense(2)(MaskedPooling("max")(x, valid)))
+
+
 @pytest.fixture(scope="module")
 def tone_run(tmp_path_factory):
     """Noise with two short tones somewhere, of which the lower comes first or last; the name of the file has the place.
@@ -98,10 +115,11 @@ def tone_run(tmp_path_factory):
         folder,
         f"""
 data: {{source: folder, path: {folder / "sounds"}, batch_size: 16}}
-model: {{name: speech_lstm, mels: 12, units: 12, dropout: 0.0}}
-optimizer: {{name: adam, learning_rate: 2e-2, global_clipnorm: 1.0}}
-training: {{epochs: 8, backend: BACKEND}}
+model: {{name: speech_lstm}}
+optimizer: {{name: adam, learning_rate: 1e-2}}
+training: {{epochs: 10, backend: BACKEND}}
 """,
+        listener(),
     )
 
 
@@ -126,9 +144,9 @@ def seen():
     from toolkit.explain.look import walk
     from toolkit.runs.run import Run
 
-    def bring(directory, most=1000):
+    def bring(directory, most=1000, model=None):
         with Run.open(directory) as run:
-            found = walk._see(run, "test", "best", None, None)
+            found = walk._see(run, "test", "best", None, model)
         return found, looked.read(found, range(min(len(found.split), most)))
 
     return bring
@@ -205,7 +223,7 @@ def test_a_tone_is_found_where_it_sounds(tone_run, seen):
     from toolkit.explain.look.attributions import Scores
     from toolkit.explain.look.sounds import Frames, frame_attributions
 
-    found, examples = seen(tone_run, 8)
+    found, examples = seen(tone_run, 12, listener())
     frames = Frames(found.model)
     scores = Scores(found.model, graph.features(found.model)[0])
     hits = []
@@ -215,10 +233,9 @@ def test_a_tone_is_found_where_it_sounds(tone_run, seen):
         count = len(frames.read(example))
         best = frames.seconds(count)[attribution.values[:count].argmax()]
         hits.append(start - 0.02 < best < start + 2 * TONE + 0.02)  # a frame is 25 ms long
-        # The network latches, on a part of the way that float32 hardly resolves; the ends of the way are exact.
-        flat = of_flat_frames(found.model, example.inputs, example.answer)
-        difference = score(found.model, example.inputs, example.answer) - flat
-        assert attribution.difference == pytest.approx(difference, rel=0.01, abs=0.01)
+        silence = {**example.inputs, "samples": np.zeros_like(example.inputs["samples"])}  # its features are all alike
+        difference = score(found.model, example.inputs, example.answer) - score(found.model, silence, example.answer)
+        assert attribution.values.sum() == pytest.approx(difference, rel=0.01)
     assert sum(hits) > 0.8 * len(hits)
 
 
@@ -235,15 +252,11 @@ def of_flat_frames(model, inputs, label):
 
 @every_backend
 def test_attributions_of_frames_are_complete():
-    from toolkit.data.spec import DataSpec
     from toolkit.explain.look import graph
     from toolkit.explain.look.attributions import Scores, integrated_gradients
     from toolkit.models.speech_lstm import speech_lstm
 
-    spec = DataSpec(
-        kind="audio", shape=(None,), dtype="float32", class_names=("a", "b", "c"), sample_rate=RATE, lengths=(4000,)
-    )
-    model = speech_lstm(spec, mels=12, units=12)
+    model = speech_lstm(SOUNDS, mels=12, units=12)
     samples = np.random.default_rng(0).normal(0, 0.1, (1, 4000)).astype("float32")
     inputs = {"samples": samples * np.linspace(0, 1, 4000, dtype="float32"), "lengths": np.array([3000], "int32")}
     found = integrated_gradients(Scores(model, graph.features(model)[0]), inputs, 1)
@@ -316,7 +329,7 @@ def test_everything_is_drawn(run, kinds, request):
     from toolkit.explain.look.walk import look
 
     directory = request.getfixturevalue(run)
-    paths = look(directory)
+    paths = look(directory, model=listener() if run == "tone_run" else None)
     assert kinds <= names(paths) <= kinds | {"mistakes", "confused"}
     assert sorted(paths) == sorted((directory / "look").iterdir())
     for path in paths:

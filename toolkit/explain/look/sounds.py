@@ -133,7 +133,9 @@ def _draw_output(axes: Axes, seen: Seen, example: Example, frames: Frames, value
         axes.plot(times, shares[:, label], color=f"C{i}", linewidth=1.2, label=unit_name(seen, label))
     half = stride * frames.layer.hop / frames.layer.sample_rate / 2
     for label, start, end in runs(shares.argmax(axis=1)):
-        axes.axvspan(times[start] - half, times[end - 1] + half, color="0.92", zorder=0)
+        axes.axvspan(
+            times[start] - half, times[end - 1] + half, facecolor="0.92", edgecolor="white", linewidth=1.5, zorder=0
+        )
         middle = (times[start] + times[end - 1]) / 2
         axes.text(middle, 1.03, unit_name(seen, label), ha="center", va="bottom", fontsize=8, clip_on=False)
     axes.set_ylim(0, 1)

@@ -141,7 +141,8 @@ def _draw_words(axes: Axes, words: Sequence[str], shares: Array, placed: Sequenc
     for word, share, (line, cell) in zip(words, shares, placed, strict=False):
         box = {"facecolor": colours(0.5 + 0.42 * float(share)), "edgecolor": "none", "pad": 1.2}
         family = ["DejaVu Sans Mono", *rcParams["font.family"]]
-        axes.text(cell, line + 0.5, word, family=family, fontsize=8, va="center", bbox=box)
+        ink = "white" if abs(share) > 0.7 else "black"
+        axes.text(cell, line + 0.5, word, family=family, fontsize=8, va="center", color=ink, bbox=box)
     if len(placed) < len(words):
         axes.text(placed[-1][1] + LINE // 8, placed[-1][0] + 0.5, "…", va="center")
 
