@@ -174,7 +174,8 @@ def test_a_file_of_others_is_refused_in_one_sentence(content, message, tmp_path)
 
 def split_of(labels):
     ids = [f"id{i}" for i in range(len(labels))]
-    return Split("test", ImageTable(np.zeros((len(labels), 1, 1, 1), np.uint8)), np.array(labels), ids, "f")
+    table = ImageTable(np.zeros((len(labels), 1, 1, 1), np.uint8))
+    return Split("test", table, np.array(labels), ids, fingerprint="f", digests=[b""] * len(labels))
 
 
 def test_a_sample_has_each_class_in_its_share():

@@ -21,7 +21,7 @@ def feed(targets):
         labels = np.array(targets[first : (number + 1) * PER_EPOCH], "float32").reshape(-1, 1)
         return tf.data.Dataset.from_tensor_slices((np.ones_like(labels), labels)).batch(1), None
 
-    return Feed(epoch=epoch, ids=None, validation=None, batch_size=1, per_epoch=PER_EPOCH)
+    return Feed(epoch=epoch, ids=None, batch=None, validation=None, batch_size=1, per_epoch=PER_EPOCH)
 
 
 def compiled(optimizer):
