@@ -1073,7 +1073,7 @@ VARIANTS = [
         "jax_no_decay",
         "decoupled decay is left out",
         JAX,
-        [("            wide = wide - s.decay * wide", "            ...")],
+        [("            step = step + s.decay * wide", "            ...")],
     ),
     Variant(
         "jax_gradients_stay_narrow",

@@ -177,7 +177,9 @@ of_any_numbers = given(
 @of_any_numbers
 @pytest.mark.every_backend
 def test_whatever_the_numbers(by_hand, apply_all, **numbers):
-    follows_all_others(by_hand, apply_all, **numbers)
+    # On torch a step that decays rounds a weight twice, as that of `torch.optim.AdamW` does: √2 times as much.
+    drift = 0.5 * np.sqrt(numbers["steps"]) if BACKEND == "torch" and numbers["decay"] else 0.0
+    follows_all_others(by_hand, apply_all, **numbers, drift=drift)
 
 
 # Without shrinking, which takes minutes where an example has 1,000 steps.
@@ -190,7 +192,7 @@ def test_whatever_the_numbers_often(by_hand, apply_all, **numbers):
     follows_all_others(by_hand, apply_all, **numbers, drift=drift)
 
 
-def follows_all_others(by_hand, apply_all, shape, rate, beta_1, beta_2, epsilon, decay, seed, scale, steps, drift=0.0):
+def follows_all_others(by_hand, apply_all, shape, rate, beta_1, beta_2, epsilon, decay, seed, scale, steps, drift):
     """Against the transcription, `torch.optim.AdamW` and `optax.adamw`, all in float64."""
     torch, optax, jax = (pytest.importorskip(name) for name in ("torch", "optax", "jax"))
     rng = np.random.default_rng(seed)

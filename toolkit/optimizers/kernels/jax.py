@@ -48,15 +48,15 @@ def update(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scalars], pl
         g, wide = ops.cast(g, m.dtype), ops.cast(theta, m.dtype)
         if decays and rule.coupled:
             g = g + s.decay * wide
-        elif decays:
-            wide = wide - s.decay * wide
         m.assign(_average(m, g, rule.beta_1))
         v.assign(_average(v, ops.square(g), rule.beta_2))
         if largest is not None:
             largest.assign(ops.maximum(largest, v))
         root = ops.sqrt(v if largest is None else largest)
-        # `assign` rounds to the type of θ, once
-        theta.assign(wide - s.step_size * m / (root + s.epsilon))
+        step = s.step_size * m / (root + s.epsilon)
+        if decays and not rule.coupled:
+            step = step + s.decay * wide  # together, so that θ is rounded once
+        theta.assign(wide - step)
 
 
 def _average(moment: Any, value: Any, beta: float) -> Any:
