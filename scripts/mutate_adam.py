@@ -825,7 +825,10 @@ VARIANTS = [
         ],
     ),
     Variant(
-        "simple_no_decay", "decoupled decay is left out", TENSORFLOW, [("theta.assign_sub(s.decay * theta)", "...")]
+        "simple_no_decay",
+        "decoupled decay is left out",
+        TENSORFLOW,
+        [("resource=theta.handle, value=s.decay * theta", "resource=theta.handle, value=0 * theta")],
     ),
     Variant(
         "simple_half_no_decay",

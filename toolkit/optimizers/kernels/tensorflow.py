@@ -146,13 +146,14 @@ def _update_dense(slots: Sequence[Slot], rule: Rule, scalars: Mapping[str, Scala
         s = scalars[slot.m.dtype]
         theta = _raw(slot.theta)
         g = _with_decay(slot, rule, s)
+        decayed = None
         if slot.decays and not rule.coupled and theta.dtype == g.dtype:
-            theta.assign_sub(s.decay * theta)
+            decayed = tf.raw_ops.AssignSubVariableOp(resource=theta.handle, value=s.decay * theta)
         # Its relative with AMSGrad cannot be compiled by XLA.
         if _is_large(slot) and slot.largest is None and s.turned is not None and theta.dtype == g.dtype:
             _update_fused(theta, slot, g, s.turned)
         else:
-            _update_simply(theta, slot, g, rule, s)
+            _update_simply(theta, slot, g, rule, s, decayed)
 
 
 def _with_decay(slot: Slot, rule: Rule, s: Scalars) -> Any:
@@ -218,11 +219,12 @@ def _update_fused(theta: Any, slot: Slot, g: Any, s: Turned) -> None:
     )
 
 
-def _update_simply(theta: Any, slot: Slot, g: Any, rule: Rule, s: Scalars) -> None:
+def _update_simply(theta: Any, slot: Slot, g: Any, rule: Rule, s: Scalars, decayed: Any) -> None:
     m, v = slot.m.value, slot.v.value
-    done = _average(m, g, rule.beta_1)
-    # Of a large weight one after the other: each needs a copy of the gradient.
-    with tf.control_dependencies([done] if _is_large(slot) and done is not None else []):
+    # Of a large weight one after the other: each, the decay too, needs a copy of the gradient.
+    with _after(decayed, slot):
+        done = _average(m, g, rule.beta_1)
+    with _after(done, slot):
         _average(v, tf.square(g), rule.beta_2)
     if slot.largest is not None:
         v = slot.largest.value
@@ -237,6 +239,10 @@ def _update_simply(theta: Any, slot: Slot, g: Any, rule: Rule, s: Scalars) -> No
     if slot.decays and not rule.coupled:
         wide = wide - s.decay * wide
     theta.assign(tf.cast(wide - s.step_size * m / (tf.sqrt(v) + s.epsilon), theta.dtype))
+
+
+def _after(done: Any, slot: Slot) -> Any:
+    return tf.control_dependencies([done] if _is_large(slot) and done is not None else [])
 
 
 def _average(moment: Any, value: Any, beta: float) -> Any:
