@@ -89,7 +89,7 @@ def _write(run: Run, drawn: Mapping[str, bytes], *, anew: bool) -> list[Path]:
     paths = [folder / f"{name}.png" for name in drawn]
     for path, picture in zip(paths, drawn.values(), strict=True):
         replace_file(path, picture)
-    run.say(f"{len(paths)} pictures are in {folder}")
+    run.say(f"{len(paths)} pictures are in {folder}" if len(paths) != 1 else f"1 picture is in {folder}")
     return paths
 
 
