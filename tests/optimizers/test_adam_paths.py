@@ -71,6 +71,17 @@ def test_large_weights_under_growing_gradients(beta_2, apply_all):
 
 
 @pytest.mark.every_backend
+def test_large_weights_step_by_the_rate_under_a_constant_gradient():
+    """m̂ and √v̂ are 1 whatever t: a bias correction that is not of the very β of each step shows at once."""
+    variable = keras.Variable(np.zeros(2**16, "float32"))
+    optimizer = Adam(1.0)
+    optimizer.build([variable])
+    for t in range(1, 21):
+        optimizer.apply([ops.ones(2**16)], [variable])
+        np.testing.assert_allclose(ops.convert_to_numpy(variable), -t, rtol=0, atol=1e-6 * t)
+
+
+@pytest.mark.every_backend
 def test_large_weights_with_everything_on(by_hand, apply_all):
     start, rows = large(23)
     options = {"weight_decay": 0.3, "global_clipnorm": 50.0, "use_ema": True, "ema_momentum": 0.9}
