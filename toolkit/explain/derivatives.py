@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,18 +12,26 @@ from keras import ops
 Array = np.ndarray[Any, Any]
 
 
-def value_and_gradient(function: Callable[..., Any]) -> Callable[..., tuple[Array, Array]]:
+def value_and_gradient(
+    function: Callable[..., Any], variables: Sequence[Any] = ()
+) -> Callable[..., tuple[Array, Array]]:
     """What computes `function` and its gradient by the first argument; the other arguments are held fixed.
 
     Args:
         function: of a float tensor, and of any others, written in `keras.ops` and layers. It gives one number, or one
             for each row, `(n,)`, that depends on its own row alone: the gradient is that of their sum.
+        variables: what it reads beside its arguments. On JAX others are constants of the compiled function, and what
+            they were when it was made may be gone after a `predict`.
 
     Returns:
         A function of arrays that gives the values of `function` and a gradient of the first argument's shape. JAX
         compiles it once for each shape, so call the same one again rather than making another.
     """
-    compute = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()](function)
+    backend = keras.backend.backend()
+    if backend == "jax":
+        compute = _jax(function, variables)
+    else:
+        compute = (_tensorflow if backend == "tensorflow" else _torch)(function)
 
     def on_arrays(*arguments: Any) -> tuple[Array, Array]:
         values, gradient = compute(*map(ops.convert_to_tensor, arguments))
@@ -46,17 +54,18 @@ def _tensorflow(function: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     return traced
 
 
-def _jax(function: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+def _jax(function: Callable[..., Any], variables: Sequence[Any]) -> Callable[..., tuple[Any, Any]]:
     import jax
 
-    def total(at: Any, *others: Any) -> tuple[Any, Any]:
-        values = function(at, *others)
+    def total(at: Any, known: Sequence[Any], *others: Any) -> tuple[Any, Any]:
+        with keras.StatelessScope(state_mapping=list(zip(variables, known, strict=True))):
+            values = function(at, *others)
         return ops.sum(values), values
 
     differentiated = jax.jit(jax.value_and_grad(total, has_aux=True))
 
     def compute(at: Any, *others: Any) -> tuple[Any, Any]:
-        (_, values), gradient = differentiated(at, *others)
+        (_, values), gradient = differentiated(at, [variable.value for variable in variables], *others)
         return values, gradient
 
     return compute

@@ -52,6 +52,9 @@ def gradient_of(model: Any) -> Gradient:
         ToolkitError: the model is no graph of layers, so that its input cannot be made one of floats.
     """
     import keras
+    from keras import ops
+
+    from toolkit.explain.derivatives import value_and_gradient
 
     if not isinstance(model, keras.Function):
         raise ToolkitError(
@@ -64,52 +67,10 @@ def gradient_of(model: Any) -> Gradient:
         model, input_tensors=keras.tree.pack_sequence_as(model.input, [entry]), clone_function=lambda layer: layer
     )
     floats = keras.Model(entry, cloned.output)
-    return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()](floats)
-
-
-def _loss(logits: Any, labels: Any) -> Any:
-    from keras import ops
-
-    losses = ops.sparse_categorical_crossentropy(labels, ops.cast(logits, "float32"), from_logits=True)
-    return ops.sum(losses)
-
-
-def _tensorflow(model: Any) -> Gradient:
-    import tensorflow as tf
-
-    def compute(images: Any, labels: Any) -> Any:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            loss = _loss(model(images, training=False), labels)
-        return tape.gradient(loss, images)
-
-    compiled = tf.function(compute)
-    return lambda images, labels: np.asarray(compiled(tf.constant(images), tf.constant(labels)))
-
-
-def _jax(model: Any) -> Gradient:
-    import jax
-
-    def compute(images: Any, states: Any, labels: Any) -> Any:
-        logits, _ = model.stateless_call(*states, images, training=False)
-        return _loss(logits, labels)
-
-    def values() -> Any:  # read at each call: a prediction between two gives the variables other buffers
-        return tuple([v.value for v in group] for group in (model.trainable_variables, model.non_trainable_variables))
-
-    compiled = jax.jit(jax.grad(compute))
-    return lambda images, labels: np.asarray(compiled(images, values(), labels))
-
-
-def _torch(model: Any) -> Gradient:
-    import torch
-    from keras import ops
-
-    def compute(images: Array, labels: Array) -> Array:
-        values = ops.convert_to_tensor(images).requires_grad_(True)
-        loss = _loss(model(values, training=False), ops.convert_to_tensor(labels))
-        (gradient,) = torch.autograd.grad(loss, values)
-        array: Array = ops.convert_to_numpy(gradient)
-        return array
-
-    return compute
+    compute = value_and_gradient(
+        lambda images, labels: ops.sparse_categorical_crossentropy(
+            labels, ops.cast(floats(images, training=False), "float32"), from_logits=True
+        ),
+        floats.variables,
+    )
+    return lambda images, labels: compute(images, labels)[1]
