@@ -15,10 +15,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
-
-from benchmark_fit import ends_of
 
 SIDES = ("without", "watched")
 
@@ -92,6 +91,21 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         "ms": statistics.median(taken),
         "every": config.training.watch_every,
     }
+
+
+def ends_of(model: Any, method: str) -> list[float]:
+    """A list that takes the time at each end of `method`."""
+    ends: list[float] = []
+    original = getattr(model, method)
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(*args, **kwargs)
+        finally:
+            ends.append(time.perf_counter())
+
+    setattr(model, method, timed)
+    return ends
 
 
 if __name__ == "__main__":

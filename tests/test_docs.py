@@ -204,7 +204,7 @@ def test_commands_exist_with_their_flags_configs_and_keys(page: str):
         ("toolkit train quickstart --epochs 3", "train has no --epochs"),
         ("toolkit train quickest", "no config quickest"),
         ("python scripts/train.py quickest", "no config quickest"),
-        ("python scripts/benchmark_fit.py --fast", "scripts/benchmark_fit.py has no --fast"),
+        ("python scripts/benchmark_watch.py --fast", "scripts/benchmark_watch.py has no --fast"),
         ("python scripts/none.py", "no scripts/none.py"),
         ("python -m pytest tests/none", "no tests/none"),
         ("make tests", "no target tests"),
