@@ -48,7 +48,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 """Of each what is set, so that an epoch takes seconds."""
 
-SAME_WORK = ("data.augmentation=null", "optimizer.use_ema=false", "optimizer.global_clipnorm=null")
 SIDES = ("toolkit", "keras", "keras, no XLA", "torch", "recipe", "recipe, cached")
 PEERS = ("keras", "keras, no XLA", "torch")
 
@@ -219,9 +218,11 @@ def _child(name: str, recipe: str, overrides: Sequence[str], epochs: int, connec
     from toolkit.config import load
     from toolkit.config.shipped import find_config
 
-    length = [f"training.epochs={epochs + 1}", "training.early_stopping=null"]
-    given = () if name.startswith("recipe") else SAME_WORK
-    config = load(find_config(recipe), [*overrides, *length, *given])
+    # So few steps are no schedule's.
+    length = [f"training.epochs={epochs + 1}", "training.early_stopping=null", "optimizer.schedule=null"]
+    config = load(find_config(recipe), [*overrides, *length])
+    if not name.startswith("recipe"):
+        config = _same_work(config)
     if name in sides:
         sides[name](config, turns)
     else:
@@ -364,6 +365,19 @@ def _size(config: Any, data: Any) -> dict[str, int]:
     train, size = data.splits["train"], config.data.options.batch_size
     decoded = train.table.rows if data.spec.kind == "image" else train.table.flat
     return {"examples": len(train) // size * size, "bytes": decoded.nbytes}
+
+
+def _same_work(config: Any) -> Any:
+    """Without what the plain scripts do not do."""
+    data = config.data.options.model_copy(update={"augmentation": None})
+    options = config.optimizer.options.model_copy(
+        update={"use_ema": False, "global_clipnorm": None, "weight_decay": None}
+    )
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, options=data),
+        optimizer=dataclasses.replace(config.optimizer, options=options),
+    )
 
 
 def _in_float32(config: Any) -> Any:

@@ -47,7 +47,9 @@ every_case = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def torch():
-    return pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)  # two that spin beside another test make an LSTM 30 times slower
+    return torch
 
 
 @pytest.fixture(scope="module")
