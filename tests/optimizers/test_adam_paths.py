@@ -565,6 +565,17 @@ def test_mirrored_on_two_devices(amsgrad):
     assert told[-1] == "same"
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="strategies are TensorFlow's")
+def test_accumulation_within_a_strategy_is_refused():
+    """TensorFlow would end the first step with a page about `merge_call`, as it does with Keras's Adam."""
+    import tensorflow as tf
+
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        optimizer = Adam(0.01, gradient_accumulation_steps=2)
+        with pytest.raises(ValueError, match=r"gradient_accumulation_steps cannot be used within a strategy of tf\."):
+            optimizer.build([keras.Variable(np.zeros(3, "float32"))])
+
+
 @pytest.mark.every_backend
 @pytest.mark.parametrize("clip", [{"clipnorm": 1.0}, {"global_clipnorm": 1.0}], ids=str)
 def test_norms_of_half_precision_gradients_do_not_overflow(clip):

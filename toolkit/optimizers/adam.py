@@ -160,11 +160,20 @@ class Adam(keras.optimizers.Optimizer):
             )
 
     def build(self, var_list: Sequence[Any]) -> None:
-        """Make the variables: two moments per weight, and what averages and accumulation need."""
+        """Make the variables: two moments per weight, and what averages and accumulation need.
+
+        Raises:
+            ValueError: accumulation is asked for where it cannot be.
+        """
         if self.built:
             return
         if self.gradient_accumulation_steps and any(self._overwrite_variable_with_gradient(v) for v in var_list):
             raise ValueError("gradient_accumulation_steps cannot be used with float8 weights: leave it out.")
+        if self.gradient_accumulation_steps and kernel().is_distributed(self):
+            raise ValueError(
+                "gradient_accumulation_steps cannot be used within a strategy of tf.distribute, whose replicas cannot "
+                "meet in a step that is taken under a condition: leave it out, and give fit larger batches."
+            )
         super().build(var_list)
         names = ["first_moment", "second_moment", "largest_second_moment"][: 3 if self.amsgrad else 2]
         moments = kernel().add_moments(self, var_list, names)
