@@ -4,8 +4,10 @@ All train the recipe's architecture on the same examples in batches of the same 
 `toolkit train` does, with everything that its loop does beside (logs, checkpoints, guards), but without augmentation,
 averages of weights and clipping, which the others do not have. `keras` is a `fit` in float32 with
 `keras.optimizers.Adam` from `tf.data` over decoded arrays, as in keras.io's examples, compiled by XLA where Keras
-chooses so; `keras, no XLA` is the same without. `torch` is a loop in float32 over tensors in memory, with
-`torch.optim.Adam(fused=True)` (models: `torch_models.py`). These three pad all sounds or texts to one length.
+chooses so; `keras, no XLA` is the same without. It is timed to its last batch, for after that tf.data's tuner, whose
+sleeps double from 10 ms on, may let an epoch of 6 s end after 10.23; what that takes is told apart. `torch` is a loop
+in float32 over tensors in memory, with `torch.optim.Adam(fused=True)` (models: `torch_models.py`). These three pad all
+sounds or texts to one length.
 
 `recipe` is the toolkit with the config as it is; `recipe, cached` the same, but its batches are made once and then
 repeated from memory: what is between the two is what the input pipeline costs.
@@ -49,6 +51,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
 """Of each what is set, so that an epoch takes seconds."""
 
 SIDES = ("toolkit", "keras", "keras, no XLA", "torch", "recipe", "recipe, cached")
+LATE = 0.5
 PEERS = ("keras", "keras, no XLA", "torch")
 
 
@@ -97,7 +100,14 @@ def measure(recipe: str, options: argparse.Namespace) -> dict[str, dict[str, Any
             known = sides[name].ask("describe")
             speed = known["examples"] / statistics.median(seconds)
             losses = [turn["loss"] for turn in turns[name]]
-            found[name] = {"examples_per_second": speed, "seconds": seconds, "losses": losses, **known}
+            late = [turn.get("late", 0.0) for turn in turns[name]]
+            found[name] = {
+                "examples_per_second": speed,
+                "seconds": seconds,
+                "seconds_late": late,
+                "losses": losses,
+                **known,
+            }
     finally:
         for side in sides.values():
             side.end()
@@ -112,6 +122,9 @@ def lines(found: dict[str, dict[str, Any]]) -> Iterator[str]:
         memory = f"{one['memory'] / 2**20:,.0f} MB"
         speed = f"{one['examples_per_second']:10,.0f}"
         yield f"{name:16} {one['precision']:15} {speed}  {spread:13} {memory:>9}  {one['losses'][-1]:.4f}"
+    for name, one in found.items():
+        if max(one["seconds_late"]) > LATE:
+            yield f"{name}: not counted are {statistics.median(one['seconds_late']):.2f} s after an epoch's last batch"
     yield from (f"{title}: {value:.2f}" for title, value in ratios(found).items())
 
 
@@ -199,13 +212,14 @@ class Turns:
         except EOFError:  # nobody asks any more: leave through whatever has to be cleared up
             sys.exit()
 
-    def epochs(self, run: Callable[[], float]) -> None:
-        """Let `run` train an epoch, whose loss it gives, again and again."""
+    def epochs(self, run: Callable[[], tuple[float, float]]) -> None:
+        """Let `run` train an epoch, again and again; it gives the loss, and when the last batch was over."""
         self.wait()
         while True:
             start = time.perf_counter()
-            loss = run()
-            self.wait({"seconds": time.perf_counter() - start, "loss": loss})
+            loss, end = run()
+            late = time.perf_counter() - end
+            self.wait({"seconds": end - start, "late": late, "loss": loss})
 
 
 def _child(name: str, recipe: str, overrides: Sequence[str], epochs: int, connection: Connection) -> None:
@@ -297,7 +311,20 @@ def _keras(config: Any, turns: Turns, *, jit: bool | str) -> None:
     batches = tf.data.Dataset.from_tensor_slices((inputs, labels)).shuffle(len(labels))
     batches = batches.batch(config.data.options.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
     del inputs, labels
-    turns.epochs(lambda: float(model.fit(batches, shuffle=False, verbose=0).history["loss"][-1]))
+
+    class LastBatch(keras.callbacks.Callback):
+        end = 0.0
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            self.end = time.perf_counter()
+
+    last = LastBatch()
+
+    def run() -> tuple[float, float]:
+        history = model.fit(batches, shuffle=False, verbose=0, callbacks=[last]).history
+        return float(history["loss"][-1]), last.end
+
+    turns.epochs(run)
 
 
 def _torch(config: Any, turns: Turns) -> None:
@@ -323,7 +350,7 @@ def _torch(config: Any, turns: Turns) -> None:
         frames, longest = torch.full((len(wanted),), len(logs)), (wanted > 0).sum(1)
         return torch.nn.functional.ctc_loss(logs, wanted, frames, longest, reduction="none").mean()
 
-    def run() -> float:
+    def run() -> tuple[float, float]:
         model.train()
         total = 0.0
         steps = len(targets) // size
@@ -333,7 +360,7 @@ def _torch(config: Any, turns: Turns) -> None:
             loss.backward()
             optimizer.step()
             total += loss.item()
-        return total / steps
+        return total / steps, time.perf_counter()
 
     turns.epochs(run)
 
