@@ -209,6 +209,9 @@ def follows_all_others(by_hand, apply_all, shape, rate, beta_1, beta_2, epsilon,
     rng = np.random.default_rng(seed)
     start = [rng.normal(size=shape).astype("float32")]
     rows = [[(scale * (g + 0.5)).astype("float32")] for g in rng.normal(size=(steps, *shape))]
+    # Steps of a few ulp, too, are rounded to the same side again and again; those below half an ulp are no steps.
+    few_ulp = rate * scale / (scale + epsilon) < 8 * np.spacing(np.abs(start[0]))
+    drift = np.where(few_ulp, 0.5 * steps, drift)
     options = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
     ours = apply_all(Adam(rate, weight_decay=decay or None, **options), start, rows)
     oracle = by_hand(start, rows, learning_rate=rate, weight_decay=decay, **options).weights
