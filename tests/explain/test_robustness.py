@@ -166,6 +166,22 @@ def test_the_gradient_is_that_of_the_loss(run_of):
 
 
 @every_backend
+def test_the_gradient_is_that_of_the_weights_as_they_are(run_of):
+    trained, examples = examples_of(run_of("image"))
+    images, labels = examples.split.table.rows[:4].astype("float32"), examples.split.labels[:4]
+    gradient = attack.gradient_of(trained.model)
+    before = gradient(images, labels)
+    assert before.any()
+    kept = trained.model.get_weights()
+    try:
+        trained.model.set_weights([np.zeros_like(weight) for weight in kept])
+        assert not gradient(images, labels).any()
+    finally:
+        trained.model.set_weights(kept)
+    np.testing.assert_array_equal(gradient(images, labels), before)
+
+
+@every_backend
 def test_attacks_stay_within_epsilon_and_raise_the_loss(run_of):
     trained, examples = examples_of(run_of("image"))
     images, labels = examples.split.table.rows, examples.split.labels
