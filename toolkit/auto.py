@@ -121,7 +121,8 @@ def _key(config: RunConfig, data: Data) -> str:
     environment, values = record.environment(), config.to_dict()
     spec = data.spec
     shape = [spec.shape, spec.lengths, spec.outputs, len(spec.vocabulary), spec.sample_rate]
-    fixed = [values["model"], values["optimizer"], values["data"]["batch_size"], shape]
+    crop = (values["data"]["augmentation"] or {}).get("crop")
+    fixed = [values["model"], values["optimizer"], values["data"]["batch_size"], shape, crop]
     training = [values["training"][name] for name in ("backend", "threads", "deterministic")]
     machine = [environment["python"], environment["versions"], _accelerators(config.training.backend)]
     machine += [environment["machine"][name] for name in ("processor", "cores")]

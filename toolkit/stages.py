@@ -138,12 +138,18 @@ def load_data(
 
 def build_model(config: RunConfig, spec: DataSpec, model: Any = None) -> Any:
     """The config's model for this data, or the person's own, once its output fits."""
-    from toolkit.models.build import build, check_output
+    from toolkit.models.build import build, check_output, check_size
 
+    what = f"model.name is {config.model.name}"
     if model is not None:
-        check_output(model, spec, "the model is one of your own")
-        return model
-    return build(config.model.name, config.model.arguments, spec, precision=config.training.precision)
+        what = "the model is one of your own"
+        check_output(model, spec, what)
+    else:
+        model = build(config.model.name, config.model.arguments, spec, precision=config.training.precision)
+    augmentation = config.data.options.augmentation
+    if augmentation and augmentation.crop:
+        check_size(model, augmentation.crop, what)
+    return model
 
 
 def objective(config: RunConfig, spec: DataSpec, *, beam_width: int = 1) -> Objective:

@@ -5,7 +5,7 @@ import tensorflow as tf
 from toolkit.data import augment as module
 from toolkit.data.augment import augment, change_colour, erase, matrices, transform
 
-NOTHING = {"flip": None, "shift": 0.0, "zoom": 0.0, "rotation": 0.0}
+NOTHING = {"flip": None, "shift": 0.0, "zoom": 0.0, "rotation": 0.0, "crop": None}
 EVERYTHING = {"flip": "both", "shift": 0.1, "zoom": 0.2, "rotation": 20.0, "colour": 0.3, "erasing": 0.5}
 
 
@@ -16,14 +16,15 @@ def images(rng):
 
 def numbers(batch, **columns):
     """Random numbers chosen by hand: 0.5 is the middle of every range, and no flip."""
-    random = np.full((batch, 14), 0.5, np.float32)
+    random = np.full((batch, 16), 0.5, np.float32)
     for name, value in columns.items():
         random[:, getattr(module, name)] = value
     return tf.constant(random)
 
 
 def seen(images, random, **options):
-    x = transform(tf.cast(images, tf.float32), matrices(random, *images.shape[1:3], **{**NOTHING, **options}))
+    lead = matrices(random, *images.shape[1:3], **{**NOTHING, **options})
+    x = transform(tf.cast(images, tf.float32), lead, options.get("crop") or images.shape[1:3])
     return tf.cast(tf.round(x), tf.uint8).numpy()
 
 
@@ -59,6 +60,27 @@ def test_a_zoom_magnifies_about_the_centre():
     large = seen(image, numbers(1, ZOOM=1.0), zoom=0.999)[0, :, :, 0] > 127
     assert large.sum(axis=1).max() == large.sum(axis=0).max() == 17  # 9 pixels, their centres 8 apart, now 16
     np.testing.assert_array_equal(large, large[::-1, ::-1])
+
+
+def test_a_crop_is_a_window_of_the_changed_picture(images):
+    first, last = (numbers(6, CROP_Y=share, CROP_X=share) for share in (0.0, 0.999))
+    np.testing.assert_array_equal(seen(images, first, crop=(4, 7)), images[:, :4, :7])
+    np.testing.assert_array_equal(seen(images, last, crop=(4, 7)), images[:, 5:, 2:])
+    np.testing.assert_array_equal(seen(images, numbers(6), crop=(9, 9)), images)
+    options = {"flip": "both", "rotation": 90.0, "zoom": 0.3, "shift": 0.2}
+    columns = {"FLIP_X": 0.2, "ROTATION": 1.0, "ZOOM": 0.7, "SHIFT_Y": 0.9}
+    whole = seen(images, numbers(6, **columns), **options)
+    window = seen(images, numbers(6, CROP_Y=0.999, **columns), crop=(5, 3), **options)
+    np.testing.assert_array_equal(window, whole[:, 4:, 3:6])
+
+
+def test_every_place_of_a_crop_comes_up():
+    image = np.arange(25, dtype=np.uint8).reshape(1, 5, 5, 1)
+    windows = augment(tf.repeat(tf.constant(image), 400, axis=0), 3, 1, np.arange(400), crop=(3, 4)).numpy()
+    assert windows.shape == (400, 3, 4, 1)
+    places, counts = np.unique(windows[:, 0, 0, 0], return_counts=True)
+    assert places.tolist() == [0, 1, 5, 6, 10, 11]
+    assert counts.min() > 400 / 6 / 2
 
 
 def test_a_picture_is_changed_the_same_way_in_every_batch(images):

@@ -2,26 +2,27 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from toolkit.errors import ToolkitError
-from toolkit.models.build import build
+from toolkit.models.build import build, check_size
 
 
-def steps(model):
-    """The layers that shape the data, with their settings, in order."""
-    told = []
-    for layer in model.layers:
-        kind = type(layer).__name__
+def steps(model, spec):
+    """The layers that shape the data, with their settings, in order; the model is a chain of them."""
+    told, shape = [], (None, *spec.shape)
+    for layer in model.layers[1:]:
+        kind, shape = type(layer).__name__, layer.compute_output_shape(shape)
         if kind == "Conv2D":
             told.append(f"{layer.kernel_size[0]}x{layer.kernel_size[1]}/{layer.strides[0]} {layer.filters}")
         elif "Pooling" in kind or kind in ("Dense", "Flatten"):
-            told.append(f"{kind} {'x'.join(str(size) for size in layer.output.shape[1:])}")
+            told.append(f"{kind} {'x'.join(str(size) for size in shape[1:])}")
     return told
 
 
 def test_simple_cnn_is_convolution_and_pooling_twice_then_dense(specs):
-    assert steps(build("simple_cnn", {}, specs["image"])) == [
+    assert steps(build("simple_cnn", {}, specs["image"]), specs["image"]) == [
         "3x3/1 32",
         "MaxPooling2D 16x24x32",
         "3x3/1 64",
@@ -33,7 +34,7 @@ def test_simple_cnn_is_convolution_and_pooling_twice_then_dense(specs):
 
 
 def test_simple_cnn_with_two_convolutions_to_a_pooling(specs):
-    assert steps(build("simple_cnn", {"convolutions": 2, "filters": (8, 9)}, specs["image"]))[:6] == [
+    assert steps(build("simple_cnn", {"convolutions": 2, "filters": (8, 9)}, specs["image"]), specs["image"])[:6] == [
         "3x3/1 8",
         "3x3/1 8",
         "MaxPooling2D 16x24x8",
@@ -44,7 +45,7 @@ def test_simple_cnn_with_two_convolutions_to_a_pooling(specs):
 
 
 def test_cat_dog_cnn_is_the_reference_network(specs):
-    assert steps(build("cat_dog_cnn", {}, specs["image"])) == [
+    assert steps(build("cat_dog_cnn", {}, specs["image"]), specs["image"]) == [
         "5x5/2 32",
         "3x3/1 64",
         "MaxPooling2D 8x12x64",
@@ -58,6 +59,17 @@ def test_cat_dog_cnn_is_the_reference_network(specs):
         "GlobalAveragePooling2D 256",
         "Dense 7",
     ]
+
+
+def test_cat_dog_cnn_takes_pictures_of_any_size_and_simple_cnn_does_not(specs):
+    model = build("cat_dog_cnn", {"blocks": ((4,), (5,))}, specs["image"])
+    for size in (specs["image"].shape[:2], (16, 20)):
+        check_size(model, size, "this")
+        assert model({"image": np.zeros((2, *size, 3), "uint8")}).shape == (2, 7)
+    fixed = build("simple_cnn", {}, specs["image"])
+    check_size(fixed, specs["image"].shape[:2], "this")
+    with pytest.raises(ToolkitError, match=r"this, which takes pictures of 32x48 only, .*crop makes them 16x48"):
+        check_size(fixed, (16, 48), "this")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,10 @@ class Augmentation(Options):
     shift: Annotated[Share, Field(description="move by up to ± this share of height and width")] = 0
     zoom: Annotated[Share, Field(description="scale by a factor between 1 - zoom and 1 + zoom")] = 0
     rotation: Annotated[Degrees, Field(description="turn by up to ± this many degrees")] = 0
+    crop: Annotated[
+        tuple[Size, Size] | None,
+        Field(description="[height, width] of a window that is kept, anywhere in the picture; null: all of it"),
+    ] = None
     colour: Annotated[
         Share,
         Field(description="scale brightness, contrast and saturation by factors between 1 - colour and 1 + colour"),

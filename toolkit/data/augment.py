@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 # Which random number of an example serves what: fixed, so that switching one kind on leaves the others as they were.
 FLIP_X, FLIP_Y, SHIFT_X, SHIFT_Y, ZOOM, ROTATION, BRIGHTNESS, CONTRAST, SATURATION = range(9)
 ERASE, ERASE_AREA, ERASE_ASPECT, ERASE_X, ERASE_Y = range(9, 14)
-_COUNT = 14
+CROP_X, CROP_Y = range(14, 16)
+_COUNT = 16
 
 ERASED = 128
 ERASED_AREA = (0.02, 0.2)
@@ -21,7 +22,7 @@ ERASED_ASPECT = 3.0
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to grey
 
 KINDS = {
-    **dict.fromkeys(("flip", "shift", "zoom", "rotation", "colour", "erasing"), "image"),
+    **dict.fromkeys(("flip", "shift", "zoom", "rotation", "crop", "colour", "erasing"), "image"),
     **dict.fromkeys(("speed", "noise"), "audio"),
 }
 """What each key of `data.augmentation` changes."""
@@ -39,10 +40,11 @@ def augment(
     shift: float = 0.0,
     zoom: float = 0.0,
     rotation: float = 0.0,
+    crop: tuple[int, int] | None = None,
     colour: float = 0.0,
     erasing: float = 0.0,
 ) -> tf.Tensor:
-    """Changed copies of uint8 `(batch, height, width, channels)`, the same shape and type.
+    """Changed copies of uint8 `(batch, height, width, channels)`, the same type and, without `crop`, the same shape.
 
     What happens to a picture depends on seed, epoch and its example index alone, not on the batch around it. Geometry
     is one bilinear projective transform; what comes in from outside mirrors the picture.
@@ -56,12 +58,13 @@ def augment(
         shift: up to this share of height and of width, either way.
         zoom: magnified by a factor in 1 ± zoom.
         rotation: up to so many degrees, either way.
+        crop: height and width of the window that is kept of the changed picture; every place of it is as likely.
         colour: brightness, contrast and saturation each get a factor in 1 ± colour.
         erasing: probability that one rectangle of 2 to 20 % of the area is filled with mid-grey.
     """
     import tensorflow as tf
 
-    geometric = flip is not None or shift or zoom or rotation
+    geometric = flip is not None or shift or zoom or rotation or crop
     if not (geometric or colour or erasing):
         return images
     random = uniforms(seed, epoch, indices, _COUNT)  # (batch, _COUNT)
@@ -70,7 +73,10 @@ def augment(
         # In float32, since on uint8 the operation cuts fractions off and makes pictures darker; it costs the same.
         x = tf.cast(images, tf.float32)
         if geometric:
-            x = transform(x, matrices(random, height, width, flip=flip, shift=shift, zoom=zoom, rotation=rotation))
+            lead = matrices(
+                random, height, width, flip=flip, shift=shift, zoom=zoom, rotation=rotation, crop=crop
+            )
+            x = transform(x, lead, crop or (height, width))
         if colour:
             x = change_colour(x, random, colour)
         images = tf.cast(tf.clip_by_value(x, 0.0, 255.0) + 0.5, tf.uint8)
@@ -79,14 +85,14 @@ def augment(
     return images
 
 
-def transform(images: tf.Tensor, matrices: tf.Tensor) -> tf.Tensor:
-    """Each picture seen through its matrix: 8 numbers that lead from a new pixel (x, y) to an old one."""
+def transform(images: tf.Tensor, matrices: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Each picture seen through its matrix: 8 numbers that lead from a pixel (x, y) of `size` new ones to an old."""
     import tensorflow as tf
 
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=matrices,
-        output_shape=tf.shape(images)[1:3],
+        output_shape=tf.constant(size),
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="REFLECT",
@@ -94,9 +100,17 @@ def transform(images: tf.Tensor, matrices: tf.Tensor) -> tf.Tensor:
 
 
 def matrices(
-    random: tf.Tensor, height: int, width: int, *, flip: Flip | None, shift: float, zoom: float, rotation: float
+    random: tf.Tensor,
+    height: int,
+    width: int,
+    *,
+    flip: Flip | None,
+    shift: float,
+    zoom: float,
+    rotation: float,
+    crop: tuple[int, int] | None,
 ) -> tf.Tensor:
-    """float32 `(batch, 8)` for `transform`: mirrored, turned and magnified about the centre, then shifted."""
+    """float32 `(batch, 8)` for `transform`: mirrored, turned and magnified about the centre, shifted, then cropped."""
     import tensorflow as tf
 
     # float64, because sine and cosine of the vectorised and of the plain kind differ in the last bit, and which kind an
@@ -119,6 +133,11 @@ def matrices(
     centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
     to_x = centre_x - a * centre_x - b * centre_y - between(SHIFT_X, shift * width)
     to_y = centre_y - c * centre_x - d * centre_y - between(SHIFT_Y, shift * height)
+    if crop:
+        # Whole pixels, so that a picture which is only cropped is not blurred.
+        left = tf.floor(random[:, CROP_X] * (width - crop[1] + 1))
+        top = tf.floor(random[:, CROP_Y] * (height - crop[0] + 1))
+        to_x, to_y = to_x + a * left + b * top, to_y + c * left + d * top
     zero = tf.zeros_like(a)
     return tf.cast(tf.stack([a, b, to_x, c, d, to_y, zero, zero], axis=1), tf.float32)
 

@@ -30,6 +30,13 @@ def check_augmentation(spec: DataSpec, augmentation: Mapping[str, Any]) -> None:
         if kind != spec.kind:
             changed = {"image": "pictures", "audio": "sounds"}[kind]
             raise ToolkitError(f"data.augmentation.{name} changes {changed}, but the data is {spec.kind}: remove it.")
+    if crop := augmentation.get("crop"):
+        height, width = spec.shape[:2]
+        if crop[0] > (height or 0) or crop[1] > (width or 0):
+            raise ToolkitError(
+                f"data.augmentation.crop is {crop[0]}x{crop[1]}, larger than the pictures of {height}x{width}: make it "
+                "smaller, or data.image_size larger."
+            )
 
 
 def training_batches(

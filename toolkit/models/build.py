@@ -49,6 +49,16 @@ def check_output(model: keras.Model, spec: DataSpec, what: str) -> None:
         )
 
 
+def check_size(model: keras.Model, size: tuple[int, int], what: str) -> None:
+    """Refuse a model that does not take pictures of `size` that `data.augmentation.crop` makes."""
+    taken = tuple(model.inputs[0].shape[1:3])
+    if any(side not in (None, wanted) for side, wanted in zip(taken, size, strict=True)):
+        raise ToolkitError(
+            f"{what}, which takes pictures of {taken[0]}x{taken[1]} only, but data.augmentation.crop makes them "
+            f"{size[0]}x{size[1]}: remove it, or choose a model for any size, such as cat_dog_cnn."
+        )
+
+
 @contextlib.contextmanager
 def _dtype_policy(precision: str) -> Iterator[None]:
     """Keras's global dtype policy for the time of building, so that what is built later does not inherit it."""

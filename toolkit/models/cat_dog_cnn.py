@@ -24,7 +24,8 @@ def cat_dog_cnn(
 ) -> keras.Model:
     """A strided 5x5 convolution, blocks of 3x3 convolutions with 2x2 max-pooling between them, average pooling, logits.
 
-    Input: uint8 `(batch, height, width, channels)` in 0..255. Output: float32 `(batch, classes)`, logits.
+    Input: uint8 `(batch, height, width, channels)` in 0..255, of any size, as what is averaged in the end may have any;
+    the data's own is one that can be halved without remainder. Output: float32 `(batch, classes)`, logits.
 
     Args:
         stem: channels of the 5x5 convolution, which halves height and width.
@@ -46,7 +47,7 @@ def cat_dog_cnn(
     check_data(spec, "image", model="cat_dog_cnn")
     refuse(_check({"blocks": blocks}))
     check_halvings(spec, len(blocks), key="model.blocks", model="cat_dog_cnn")
-    image = keras.Input(spec.shape, dtype="uint8", name="image")
+    image = keras.Input((None, None, spec.shape[2]), dtype="uint8", name="image")
     x = layers.Rescaling(1 / 255, name="to_unit_range")(image)
     x = convolution(x, stem, 5, stride=2, batch_norm=batch_norm, name="stem")
     for i, block in enumerate(blocks, start=1):

@@ -161,6 +161,14 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = {
             "best validation 95.75 %, last epoch 87.1 %, at 180 px", "keras.io, Image classification from scratch"
         ),
     ),
+    "cats_vs_dogs_small": (
+        Published(
+            "about 82 %, augmented, at 180 px from other 2,000 photos", "Chollet, Deep Learning with Python, chapter 8"
+        ),
+    ),
+    "cats_vs_dogs_small_plain": (
+        Published("about 71 %, at 180 px from other 2,000 photos", "Chollet, Deep Learning with Python, chapter 8"),
+    ),
     "spoken_digit_lstm": (Published("96 to 97 %, mostly on random splits", "various"),),
     "spoken_digit_gru": (Published("96 to 97 %, mostly on random splits", "various"),),
     "spoken_digits_ctc": (),

@@ -89,7 +89,10 @@ def first_float(model: Any) -> Any | None:
 def pixels(model: Any, shape: Sequence[int | None]) -> Any | None:
     """`first_float` where it still has the shape of a picture, else None."""
     tensor = first_float(model)
-    return tensor if tensor is not None and tuple(tensor.shape[1:]) == tuple(shape) else None
+    if tensor is None or len(tensor.shape[1:]) != len(shape):
+        return None
+    fits = all(found in (None, side) for found, side in zip(tensor.shape[1:], shape, strict=True))
+    return tensor if fits else None
 
 
 def embedded(model: Any) -> Any | None:
