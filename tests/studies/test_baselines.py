@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from toolkit.data.load import load
-from toolkit.studies.baselines import baseline
+from toolkit.evaluation.transcripts import word_error_rate
+from toolkit.studies.baselines import _pieces, baseline, transcript_baseline
 
 SOURCES = {
     "pixels": ("synthetic_images", {"classes": 3, "examples": 300, "height": 40, "width": 36}),
@@ -26,3 +27,29 @@ def test_it_beats_guessing_and_never_sees_the_tests_labels(name):
     other = dataclasses.replace(test, labels=np.zeros_like(test.labels))
     again = baseline(dataclasses.replace(data, splits={**data.splits, "test": other}))
     np.testing.assert_array_equal(again.answers, found.answers)
+
+
+def test_speech_is_told_piece_by_piece_and_the_tests_texts_are_never_seen():
+    data = load("synthetic_speech", {"examples": 200}, transcript_units="words", frames=lambda samples, rate: samples)
+    found = transcript_baseline(data)
+    test = data.splits["test"]
+    assert found.name.startswith("cut at pauses")
+    assert word_error_rate(found.texts, test.texts) < 0.5
+    silent = dataclasses.replace(test, labels=np.zeros_like(test.labels), texts=["nothing"] * len(test))
+    again = transcript_baseline(dataclasses.replace(data, splits={**data.splits, "test": silent}))
+    assert again.texts == found.texts
+
+
+def test_there_is_none_for_characters():
+    assert transcript_baseline(load("synthetic_speech", {"examples": 30}, frames=lambda samples, rate: samples)) is None
+
+
+def test_a_recording_is_cut_where_it_is_quiet_for_long():
+    loud = np.zeros(60)
+    loud[10:20] = loud[22:30] = loud[40:50] = 1.0  # 2 quiet frames, then 10
+    loud[55:57] = 1.0  # a click
+    frames = np.arange(60)[:, None] * 1e-6 + loud[:, None]
+    cut = [(round(piece[0, 0] % 1 * 1e6), len(piece)) for piece in _pieces(frames, 0.5, 3)]
+    assert cut == [(10, 20), (40, 10)]
+    assert [len(piece) for piece in _pieces(frames, 0.5, 1)] == [10, 8, 10]
+    assert _pieces(np.zeros((20, 4)), 0.5, 3) == []

@@ -1,5 +1,6 @@
 """Reproducing trains what is missing, goes on where it was stopped, and judges what is trained anew."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -185,4 +186,9 @@ def test_speech_to_text_is_measured_by_its_errors(commands, tmp_path):
     searched = json.loads((directory / f"evaluation-beam{results.BEAM_WIDTH}.json").read_text())
     assert row.beam.rate == searched["words"]["rate"]
     assert row.recordings == 12
-    assert results.read(tmp_path / "results" / "results.json") == [row]
+    file = tmp_path / "results" / "results.json"
+    assert results.read(file) == [row]
+    assert row.baseline_words.rate == pytest.approx(sum(row.baseline_interval) / 2, abs=0.2)
+    results.write(file, [dataclasses.replace(row, baseline="", baseline_words=None, baseline_interval=None)])
+    assert reproduce([str(path)], say=lambda line: None) == results.read(file) == [row]
+    assert len(commands) == 3  # the baseline was added, nothing was trained

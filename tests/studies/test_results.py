@@ -233,6 +233,22 @@ def test_speech_to_text_has_tables_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [
+        ((0.05, 0.08), "better (the intervals are apart)"),
+        ((0.04, 0.08), "no difference shown"),
+        ((0.01, 0.019), "worse"),
+    ],
+)
+def test_a_baseline_of_speech_to_text_stands_beside_it(tmp_path, interval, verdict):
+    with_it = heard(baseline="cut at pauses", baseline_words=Errors(60, 1000), baseline_interval=interval)
+    results.write(tmp_path / "results.json", [with_it])
+    assert results.read(tmp_path / "results.json") == [with_it]
+    low, high = interval
+    assert f"| 6.00 % ({100 * low:.2f} to {100 * high:.2f}): the recipe is {verdict}" in documents.document([with_it])
+
+
+@pytest.mark.parametrize(
     ("again", "verdict"),
     [((30, 0), "same to the digit"), ((44, 0), "within the spread"), ((46, 1), "not reproduced")],
 )

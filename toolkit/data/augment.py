@@ -73,9 +73,7 @@ def augment(
         # In float32, since on uint8 the operation cuts fractions off and makes pictures darker; it costs the same.
         x = tf.cast(images, tf.float32)
         if geometric:
-            lead = matrices(
-                random, height, width, flip=flip, shift=shift, zoom=zoom, rotation=rotation, crop=crop
-            )
+            lead = matrices(random, height, width, flip=flip, shift=shift, zoom=zoom, rotation=rotation, crop=crop)
             x = transform(x, lead, crop or (height, width))
         if colour:
             x = change_colour(x, random, colour)

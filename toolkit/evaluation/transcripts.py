@@ -151,7 +151,7 @@ def measure(
     answers: Sequence[str], texts: Sequence[str], *, losses: np.ndarray, split: str, seconds: float, decoding: str
 ) -> Transcription:
     """The figures alone; no text may be empty, an answer may."""
-    words = _Edits.of([text.split() for text in texts], [answer.split() for answer in answers])
+    words = _words(answers, texts)
     characters = _Edits.of(texts, answers)
     return Transcription(
         split=split,
@@ -164,6 +164,11 @@ def measure(
         right=float(np.mean([text == answer for text, answer in zip(texts, answers, strict=True)])),
         confusions=words.confusions(),
     )
+
+
+def measure_words(answers: Sequence[str], texts: Sequence[str]) -> ErrorRate:
+    """The word error rate with its interval; no text may be empty, an answer may."""
+    return _words(answers, texts).error_rate()
 
 
 def word_error_rate(answers: Sequence[str], texts: Sequence[str]) -> float:
@@ -195,6 +200,10 @@ def _outputs(model: Any, batches: Iterable[Any], ids: Sequence[str]) -> Iterator
         yield logits, labels
     if done != len(ids):
         raise ValueError(f"the batches hold {done} recordings, not the {len(ids)} that are named")
+
+
+def _words(answers: Sequence[str], texts: Sequence[str]) -> _Edits:
+    return _Edits.of([text.split() for text in texts], [answer.split() for answer in answers])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from toolkit.studies.results import (
     Heard,
     Row,
     against_baseline,
+    against_baseline_heard,
     middle,
     percent,
     wilson,
@@ -114,6 +115,15 @@ def _word_error_rate(rows: Sequence[Heard]) -> str:
     return f"**{_mean([row.score for row in rows])}** ({100 * low:.2f} to {100 * high:.2f})"
 
 
+def _beside_heard(rows: Sequence[Heard]) -> str:
+    row = sorted(rows, key=lambda row: (row.score, row.seed))[(len(rows) - 1) // 2]
+    if row.baseline_words is None or row.baseline_interval is None:
+        return "–"
+    low, high = row.baseline_interval
+    rate = f"{percent(row.baseline_words.rate)} ({100 * low:.2f} to {100 * high:.2f})"
+    return f"{rate}: the recipe is {against_baseline_heard(row)}"
+
+
 _COLUMNS: dict[str, Callable[[Sequence[Row]], str]] = {
     "recipe": lambda rows: f"`{rows[0].recipe}`",
     "command": _command,
@@ -164,6 +174,7 @@ _HEARD_COLUMNS: dict[str, Callable[[Sequence[Heard]], str]] = {
     "last epoch": lambda rows: _mean([row.last.rate for row in rows]),
     "character error rate": lambda rows: _mean([row.characters.rate for row in rows]),
     "without any error": lambda rows: _mean([row.right / row.recordings for row in rows]),
+    "baseline": _beside_heard,
     "parameters": lambda rows: f"{rows[0].parameters:,}",
     "minutes of training": _minutes,
     "commit": _commits,
@@ -210,6 +221,6 @@ _HEARD = f"""## Speech to text
 
 Errors per word that was said: substitutions, deletions and insertions, decoded greedily, and by a beam search of
 width {BEAM_WIDTH}; the interval draws recordings with replacement ([evaluation.md](evaluation.md#transcripts)), of
-several seeds the mean of their intervals. No classical baseline stands beside them: scikit-learn has none for
-sequences."""
+several seeds the mean of their intervals. The baseline cuts a recording where it is quiet and tells each piece by
+a logistic regression on averaged log-mel (`toolkit/studies/baselines.py`)."""
 _WHERE = "## Every training"

@@ -115,6 +115,7 @@ class Heard(_Training):
         beam: errors in words, by a beam search of `BEAM_WIDTH`.
         last: errors in words by the weights of the last epoch.
         recordings: of the test part; `right` of them are without any error.
+        baseline: what the classical one is, and its errors in words with their interval; "" where there is none.
     """
 
     words: Errors
@@ -124,6 +125,9 @@ class Heard(_Training):
     last: Errors
     recordings: int
     right: int
+    baseline: str = ""
+    baseline_words: Errors | None = None
+    baseline_interval: tuple[float, float] | None = None
 
     @property
     def score(self) -> float:
@@ -245,6 +249,14 @@ def against_baseline(row: Row) -> str:
     return f"{'better' if row.only_ours > row.only_baseline else 'worse'} ({shown})"
 
 
+def against_baseline_heard(row: Heard) -> str:
+    """What the comparison of the two intervals supports, which is less than a test on pairs would."""
+    assert row.baseline_interval is not None
+    if row.interval[1] < row.baseline_interval[0]:
+        return "better (the intervals are apart)"
+    return "worse (the intervals are apart)" if row.interval[0] > row.baseline_interval[1] else "no difference shown"
+
+
 def judge(known: Sequence[Row | Heard], again: Row | Heard) -> str:
     """Whether a row trained anew agrees with those of the same recipe, config and data."""
     same = [row for row in known if row.seed == again.seed]
@@ -267,5 +279,8 @@ def _row(values: Mapping[str, Any]) -> Row:
 
 def _heard(values: Mapping[str, Any]) -> Heard:
     errors = {name: Errors(**values[name]) for name in ("words", "characters", "beam", "last")}
-    pairs = {name: tuple(values[name]) for name in ("interval", "validation", "epochs")}
+    if values.get("baseline_words"):
+        errors["baseline_words"] = Errors(**values["baseline_words"])
+    named = ("interval", "validation", "epochs", "baseline_interval")
+    pairs = {name: tuple(values[name]) for name in named if values.get(name)}
     return Heard(**{**values, **errors, **pairs})

@@ -8,6 +8,7 @@ from toolkit.models.layers.masked import (
     CertainBlanks,
     MaskedPooling,
     PaddingMask,
+    SpectrumMasking,
     StridedConvolution,
     UtteranceNormalization,
 )
@@ -32,6 +33,19 @@ def test_each_clip_is_normalized_over_its_own_valid_frames(sequence):
         np.testing.assert_allclose(found[i, :length], expected, rtol=0, atol=1e-5)
         assert not found[i, length:].any()
     assert not found[2].any()  # one frame: nothing varies
+
+
+@pytest.mark.every_backend
+def test_all_bands_of_a_clip_are_normalized_together(sequence):
+    sequence[1, 4:] = 1e4
+    sequence[:, :, 2] += 50
+    found = numpy(UtteranceNormalization("clip", epsilon=1e-9)(sequence, VALID))
+    for i, length in enumerate([6, 4, 1]):
+        clip = sequence[i, :length].astype("float64")
+        np.testing.assert_allclose(found[i, :length], (clip - clip.mean()) / clip.std(), rtol=0, atol=1e-5)
+        assert not found[i, length:].any()
+    with pytest.raises(ValueError, match="over is 'frame': use one of band, clip"):
+        UtteranceNormalization("frame")
 
 
 @pytest.mark.every_backend
@@ -96,3 +110,31 @@ def test_frames_past_the_end_are_certain_blanks(sequence):
     found = numpy(CertainBlanks()(sequence, VALID))
     np.testing.assert_array_equal(found[VALID], sequence[VALID])
     assert found[~VALID].tolist() == [[1e4, -1e4, -1e4, -1e4, -1e4]] * 7
+
+
+@pytest.mark.every_backend
+def test_ranges_of_bands_and_of_time_are_silenced_in_training_alone():
+    lengths = np.array([40, 25, 1] * 100)
+    clips, valid = np.ones((300, 40, 12), "float32"), np.arange(40) < lengths[:, None]
+    layer = SpectrumMasking(bands=4, time=0.3, seed=1)
+    np.testing.assert_array_equal(numpy(layer(clips, valid)), clips)
+    found = numpy(layer(clips, valid, training=True))
+    widths, shares = [], []
+    for clip, length in zip(found, lengths, strict=True):
+        time, bands = (clip == 0).all(axis=1), (clip == 0).all(axis=0)
+        np.testing.assert_array_equal(clip == 0, time[:, None] | bands[None, :])
+        assert not time[length:].any()  # only what is sound
+        widths.append(bands.sum())
+        shares.append(time.sum() / length)
+    assert 0 < np.mean(widths) < max(widths) == 8  # two ranges of 0 to 4
+    assert 0 < np.mean(shares) < max(shares) <= 0.6
+    counts = np.bincount(np.argwhere((found == 0).all(axis=1))[:, 1], minlength=12)
+    assert counts.min() > 0
+    assert not np.array_equal(numpy(layer(clips, valid, training=True)), found)
+
+
+@pytest.mark.every_backend
+def test_wide_ranges_may_cover_all_bands_and_no_range_none():
+    clips, valid = np.ones((50, 6, 5), "float32"), np.ones((50, 6), bool)
+    assert (numpy(SpectrumMasking(bands=99, time=0.0)(clips, valid, training=True)) == 0).all(axis=(1, 2)).any()
+    np.testing.assert_array_equal(numpy(SpectrumMasking(bands=0, time=0.0)(clips, valid, training=True)), clips)

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 Pooling = Literal["mean", "max"]
+Normalization = Literal["band", "clip"]
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
@@ -34,27 +35,35 @@ class PaddingMask(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="toolkit")
 class UtteranceNormalization(keras.layers.Layer):
-    """Each feature to mean 0 and variance 1 over the valid frames of its own clip: float32 `(batch, time, features)`.
+    """To mean 0 and variance 1 over the valid frames of its own clip: float32 `(batch, time, bands)`.
 
-    x ↦ (x − mean) / √(variance + epsilon); padding becomes 0. It takes away level and colour of a recording. A feature
-    that does not change, as in a clip of a single frame, becomes 0.
+    x ↦ (x − mean) / √(variance + epsilon); padding becomes 0. What does not change, as a band in a clip of a single
+    frame, becomes 0.
 
     Args:
+        over: `band`, each by itself, which takes away level and colour of a recording; or `clip`, all bands together,
+            which takes away its level alone and leaves how loud a band is beside the others.
         epsilon: added to the variance.
     """
 
-    def __init__(self, *, epsilon: float = 1e-5, **kwargs: Any) -> None:
+    def __init__(self, over: Normalization = "band", *, epsilon: float = 1e-5, **kwargs: Any) -> None:
+        if over not in get_args(Normalization):
+            raise ValueError(f"over is {over!r}: use one of {', '.join(get_args(Normalization))}.")
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.epsilon = epsilon
+        self.over, self.epsilon = over, epsilon
 
     def call(self, features: Any, valid: Any) -> Any:
         """Normalise `features` where the boolean `(batch, time)` tensor `valid` is true."""
         weight = ops.cast(valid, features.dtype)[:, :, None]
         count = ops.maximum(ops.sum(weight, axis=1, keepdims=True), 1)  # (batch, 1, 1)
-        centred = (features - ops.sum(features * weight, axis=1, keepdims=True) / count) * weight
-        variance = ops.sum(ops.square(centred), axis=1, keepdims=True) / count
-        return centred / ops.sqrt(variance + self.epsilon)
+
+        def mean(values: Any) -> Any:
+            found = ops.sum(values * weight, axis=1, keepdims=True) / count  # (batch, 1, bands)
+            return ops.mean(found, axis=2, keepdims=True) if self.over == "clip" else found
+
+        centred = (features - mean(features)) * weight
+        return centred / ops.sqrt(mean(ops.square(centred)) + self.epsilon)
 
     def compute_output_spec(self, features: Any, valid: Any) -> Any:
         """Shape and type of the features, which stay as they are."""
@@ -62,7 +71,56 @@ class UtteranceNormalization(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Everything the constructor needs."""
-        return {**super().get_config(), "epsilon": self.epsilon}
+        return {**super().get_config(), "over": self.over, "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable(package="toolkit")
+class SpectrumMasking(keras.layers.Layer):
+    """In training, two ranges of bands and two of time are silenced: `(batch, time, bands)` and its mask → the same.
+
+    Of each clip and each range anew: a width from 0 to the most, all as likely, and a place. What is silenced becomes
+    0, the mean of normalised features. At other times nothing changes.
+
+    Args:
+        bands: the most bands of a range.
+        time: the most of a clip's time that a range covers, in [0, 1).
+        seed: of the random numbers.
+
+    Source: SpecAugment (Park et al. 2019, arXiv:1904.08779), with the policy of two masks of each kind.
+    """
+
+    RANGES = 2
+
+    def __init__(self, *, bands: int, time: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bands, self.time, self.seed = bands, time, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, features: Any, valid: Any, training: bool = False) -> Any:
+        """Silence parts of `features` that are true in the boolean `(batch, time)` tensor `valid`."""
+        if not training:
+            return features
+        batch, time, bands = ops.shape(features)
+        random = keras.random.uniform((batch, 4, self.RANGES, 1), seed=self.seed_generator)
+        frames = ops.cast(ops.sum(ops.cast(valid, "int32"), axis=1), "float32")[:, None, None]  # (batch, 1, 1)
+
+        def silenced(width: Any, start: Any, most: Any, extent: Any, places: Any) -> Any:
+            width = ops.floor(width * (most + 1))
+            start = ops.floor(start * (extent - width + 1))
+            place = ops.cast(ops.arange(places), "float32")
+            return ops.any((place >= start) & (place < start + width), axis=1)  # (batch, places)
+
+        in_bands = silenced(random[:, 0], random[:, 1], float(min(self.bands, bands)), float(bands), bands)
+        in_time = silenced(random[:, 2], random[:, 3], ops.floor(self.time * frames), frames, time)
+        return ops.where(in_bands[:, None, :] | in_time[:, :, None], ops.zeros_like(features), features)
+
+    def compute_output_spec(self, features: Any, valid: Any, training: bool = False) -> Any:
+        """Shape and type of the features, which stay as they are."""
+        return keras.KerasTensor(features.shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything the constructor needs."""
+        return {**super().get_config(), "bands": self.bands, "time": self.time, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
