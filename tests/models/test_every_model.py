@@ -179,7 +179,11 @@ def test_xla_gives_the_same_step(case, spec, make_batch, trained, labels):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("about TensorFlow's jit_compile")
     name, arguments = case
-    still = {key: 0.0 for key in inspect.signature(registry.resolve("models", name)).parameters if "dropout" in key}
+    still = {
+        key: 0.0
+        for key in inspect.signature(registry.resolve("models", name)).parameters
+        if "dropout" in key or "mask" in key
+    }
     model = build(name, {**arguments, **still}, spec)
     weights = trained(get_arrays(model))
     results = []

@@ -53,6 +53,12 @@ VARIANTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 """Other ways to measure a recipe, by name: what is set. Each is trained with the first of the seeds."""
 
+_SMALL = (
+    "training.epochs=5",
+    "data.test=train[96%:]",
+    "data.image_size=[64, 64]",
+    "optimizer.schedule.warmup_steps=20",
+)
 QUICK: Mapping[str, Quick] = {
     "mnist_dense": Quick(("training.epochs=2",), 0.93),
     "mnist_cnn": Quick(
@@ -72,10 +78,13 @@ QUICK: Mapping[str, Quick] = {
             "data.validation=train[80%:82%]",
             "data.test=train[96%:]",
             "data.image_size=[64, 64]",
+            "data.augmentation.crop=[48, 48]",
             "optimizer.schedule.warmup_steps=50",
         ),
         0.60,
     ),
+    "cats_vs_dogs_small": Quick((*_SMALL, "data.augmentation.crop=[48, 48]"), 0.55),
+    "cats_vs_dogs_small_plain": Quick(_SMALL, 0.55),
     "spoken_digit_lstm": Quick(("training.epochs=6",), 0.85),
     "spoken_digit_gru": Quick(("training.epochs=6",), 0.85),
     "imdb_transformer": Quick(

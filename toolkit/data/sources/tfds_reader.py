@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.data import audio
 from toolkit.data.examples import BadExample, Examples
 from toolkit.data.selections import field_pattern
+from toolkit.data.sources.spool import Spool, Spooled
 from toolkit.data.sources.tfrecord import whole_records
 from toolkit.errors import ToolkitError
 
@@ -44,7 +45,10 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """One example; `reason` says why it cannot be used, and then value and label may be missing."""
+    """One example, with its value or where that lies.
+
+    `reason` says why it cannot be used, and then value and label may be missing.
+    """
 
     value: Any
     label: int | str | None
@@ -100,6 +104,7 @@ def read(
     import numpy as np
 
     rows: dict[str, list[_Row]] = {name: [] for name in positions}
+    spool = Spool()
     wanted = [dataset.input, dataset.label, *([dataset.file_name] if dataset.file_name else [])]
     for split, count in dataset.counts.items():
         owner = np.full(count, "", dtype=object)
@@ -108,23 +113,24 @@ def read(
                 owner[parts[split]] = name
         for start, stop in _runs(owner != ""):
             for position, row in enumerate(_iterate(dataset, split, start, stop, wanted), start):
-                rows[owner[position]].append(_row(dataset, row))
+                read = _row(dataset, row)
+                rows[owner[position]].append(dataclasses.replace(read, value=spool.add(read.value)))
     class_names, label = _classes(dataset, rows)
     names = [row.name for part in rows.values() for row in part if row.label is not None]
     # File names say more, but only some datasets make them unique over their splits.
     named = all(names) and len(set(names)) == len(names)
-    return class_names, {name: _examples(part, named, label) for name, part in rows.items()}
+    return class_names, {name: _examples(part, spool, named, label) for name, part in rows.items()}
 
 
 def _examples(
-    rows: Sequence[_Row], named: bool, labels: Callable[[Sequence[Any]], Positions | Sequence[str]]
+    rows: Sequence[_Row], spool: Spool, named: bool, labels: Callable[[Sequence[Any]], Positions | Sequence[str]]
 ) -> Examples:
     def id(row: _Row) -> str:
         return row.name if named and row.name else row.tfds_id
 
     good = [row for row in rows if not row.reason]
     return Examples(
-        values=tuple(row.value for row in good),
+        values=Spooled(spool, [row.value for row in good]),
         labels=labels([row.label for row in good]),
         ids=tuple(id(row) for row in good),
         bad=tuple(BadExample(id(row), row.reason) for row in rows if row.reason),
