@@ -93,6 +93,29 @@ def test_variants_are_trained_with_the_first_seed_and_kept_beside_the_recipe(rec
     assert len(results.read(file)) == 4
 
 
+def test_precisions_are_compared_and_what_was_trained_is_not_trained_again(recipe, commands, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "find_config", lambda name: tmp_path / f"{Path(name).stem}.yaml")
+    monkeypatch.setattr(module, "WHOLE", ("small",))
+    monkeypatch.setattr(module, "QUICK", {"small": Quick(("training.epochs=1",), 0.0)})
+    own = reproduce([recipe], seeds=(0, 1), say=lambda line: None)
+    commands.clear()
+    rows = reproduce(["small"], seeds=(0, 1), precision=True, say=lambda line: None)
+    assert [(row.variant, row.seed) for row in rows] == [(v, s) for v in ("float32", "bfloat16") for s in (0, 1)]
+    assert rows[:2] == [dataclasses.replace(row, variant="float32") for row in own]
+    assert verbs(commands) == ["train", "evaluate"] * 2  # the recipe's own are in float32
+    assert commands[0][-4:] == ["--set", "training.precision=mixed_bfloat16", "--set", "seed=0"]
+    kept = results.read(tmp_path / "results" / "results.json")
+    assert sorted(kept, key=repr) == sorted([*own, *rows], key=repr)
+    monkeypatch.setattr(module, "WHOLE", ())
+    short = reproduce(["small"], seeds=(0, 1), precision=True, say=lambda line: None)
+    assert [(row.variant, row.seed, row.epochs) for row in short] == [
+        ("float32, shortened", 0, (1, 1)),
+        ("bfloat16, shortened", 0, (1, 1)),
+    ]
+    with pytest.raises(ToolkitError, match="precisions of other are not compared: use one of small"):
+        reproduce(["other"], precision=True)
+
+
 def test_variants_are_of_recipes_and_valid():
     from toolkit.config.shipped import find_config
 
@@ -100,6 +123,10 @@ def test_variants_are_of_recipes_and_valid():
     for recipe, variants in module.VARIANTS.items():
         for overrides in variants.values():
             load(find_config(recipe), overrides)
+    assert set(module.WHOLE) <= set(module.RECIPES)
+    for recipe in module.RECIPES:
+        found = [load(find_config(recipe), each).training.precision for each in module.precisions(recipe).values()]
+        assert found == ["float32", "mixed_bfloat16"]
 
 
 def test_another_config_takes_the_place_of_the_row(recipe, commands, tmp_path):

@@ -205,6 +205,27 @@ def test_speakers_have_a_table_of_their_own():
     assert "Speakers" not in documents.document([row()])
 
 
+def test_precisions_have_a_table_of_their_own():
+    pairs = [row(right, seed, variant="float32") for seed, right in enumerate((950, 952, 954))]
+    pairs += [row(right, seed, variant="bfloat16") for seed, right in enumerate((949, 955, 951))]
+    short = [heard(60, variant="bfloat16, shortened", interval=(0.05, 0.07))]
+    short += [heard(30, variant="float32, shortened", interval=(0.02, 0.04))]
+    text = documents.document([row(), *pairs, *short])
+    found = [line for line in text.partition("## Precision")[2].splitlines() if line.startswith("| `")]
+    half = stats.binomtest(952, 1000).proportion_ci(0.95, method="wilson")
+    noise = (half.high - half.low) / 2 * 2**0.5 * 100
+    assert found[0].startswith(
+        "| `mnist_cnn` | the recipe | 0, 1, 2 | 95.20 ± 0.20 % | 95.17 ± 0.31 % | -0.03, within noise (± "
+    )
+    assert abs(float(found[0].partition("(± ")[2].partition(")")[0]) - noise) < 0.02
+    told = "the quick form | 0 | 3.00 % | 6.00 % | +3.00, beyond noise (± 1.41)"
+    assert found[1].startswith(f"| `spoken_digits_ctc` | {told}")
+    assert "| `mnist_cnn`, bfloat16 | 2 |" not in text
+    for part in (documents.short([row(), *pairs, *short]), text.partition("## Precision")[0]):
+        assert "95.17" not in part and "6.00 %" not in part
+    assert "## Precision" not in documents.document([row()])
+
+
 def test_published_figures_stand_beside_shipped_recipes():
     from toolkit.config.shipped import shipped_configs
 

@@ -31,6 +31,7 @@ def verify_resume(config: str, kills: int, steps: int, seed: int, keep: Path | N
 @click.option(
     "--quick", is_flag=True, help="A minute or two of each recipe, against a loose floor; nothing is written."
 )
+@click.option("--precision", is_flag=True, help="Train in float32 and in bfloat16, and compare the two.")
 @click.option("--again", is_flag=True, help="Train anew what is in the results, and tell whether it is the same.")
 @click.option(
     "--root",
@@ -38,7 +39,7 @@ def verify_resume(config: str, kills: int, steps: int, seed: int, keep: Path | N
     default=".",
     help="The folder of results/, docs/ and runs/; without it the current one.",
 )
-def reproduce(recipes: Sequence[str], seeds: str, quick: bool, again: bool, root: Path) -> None:
+def reproduce(recipes: Sequence[str], seeds: str, quick: bool, again: bool, precision: bool, root: Path) -> None:
     """Train each RECIPE (or all), and write its results down beside published figures and a baseline."""
     if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):
         raise click.UsageError(f"--seeds {seeds!r} is no list of whole numbers: write them as 0,1,2.")
@@ -48,7 +49,7 @@ def reproduce(recipes: Sequence[str], seeds: str, quick: bool, again: bool, root
         reproduce_quickly(recipes or RECIPES, root=root, say=click.echo)
     else:
         numbers = [int(seed) for seed in seeds.split(",")]
-        reproduce(recipes or RECIPES, seeds=numbers, again=again, root=root, say=click.echo)
+        reproduce(recipes or RECIPES, seeds=numbers, again=again, precision=precision, root=root, say=click.echo)
 
 
 @click.command("find-rate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 from toolkit.studies.results import (
     BEAM_WIDTH,
     PUBLISHED,
+    SHORTENED,
     Heard,
     Row,
     against_baseline,
@@ -23,13 +25,16 @@ _Any = TypeVar("_Any", bound=Row | Heard)
 
 def document(rows: Sequence[Row | Heard]) -> str:
     """`docs/results.md`."""
-    told, heard = _by_task(rows)
+    precisions = [row for row in rows if _precision(row)]
+    told, heard = _by_task([row for row in rows if not _precision(row)])
     own, variants = [row for row in told if not row.variant], [row for row in told if row.variant]
     parts = [_HEAD, _table(_COLUMNS, own), _BESIDE, _table(_BESIDE_COLUMNS, own)]
     if variants:
         parts += [_SPEAKERS, _speakers(variants)]
     if heard:
         parts += [_HEARD, _table(_HEARD_COLUMNS, heard)]
+    if precisions:
+        parts += [_PRECISION, _table(_PRECISION_COLUMNS, precisions)]
     parts += [_WHERE, _lines(_EVERY_COLUMNS, told)]
     if heard:
         parts += [_lines(_EVERY_HEARD_COLUMNS, heard)]
@@ -38,11 +43,17 @@ def document(rows: Sequence[Row | Heard]) -> str:
 
 def short(rows: Sequence[Row | Heard]) -> str:
     """README's tables."""
-    told, heard = _by_task(rows)
+    told, heard = _by_task([row for row in rows if not _precision(row)])
     table = _table({name: _COLUMNS[name] for name in _SHORT}, [row for row in told if not row.variant])
     if not heard:
         return table
     return table + "\n\n" + _table({name: _HEARD_COLUMNS[name] for name in _SHORT_HEARD}, heard)
+
+
+def _precision(row: Row | Heard) -> str:
+    """The precision that a variant is there to compare; "" for any other row."""
+    name = row.variant.removesuffix(SHORTENED)
+    return name if name in ("float32", "bfloat16") else ""
 
 
 def _by_task(rows: Sequence[Row | Heard]) -> tuple[list[Row], list[Heard]]:
@@ -115,6 +126,22 @@ def _word_error_rate(rows: Sequence[Heard]) -> str:
     return f"**{_mean([row.score for row in rows])}** ({100 * low:.2f} to {100 * high:.2f})"
 
 
+def _in(rows: Sequence[_Any], precision: str) -> list[_Any]:
+    return [row for row in rows if _precision(row) == precision]
+
+
+def _difference(rows: Sequence[Row | Heard]) -> str:
+    """Of the means, in points, and whether the 95 % interval of a difference of two test figures holds 0."""
+    scores = {name: [row.score for row in _in(rows, name)] for name in ("float32", "bfloat16")}
+    if not all(scores.values()):
+        return "–"
+    difference = statistics.fmean(scores["bfloat16"]) - statistics.fmean(scores["float32"])
+    halves = (statistics.fmean(row.interval[1] - row.interval[0] for row in _in(rows, name)) / 2 for name in scores)
+    noise = math.hypot(*halves)
+    verdict = "within noise" if abs(difference) <= noise else "beyond noise"
+    return f"{100 * difference:+.2f}, {verdict} (± {100 * noise:.2f})"
+
+
 def _beside_heard(rows: Sequence[Heard]) -> str:
     row = sorted(rows, key=lambda row: (row.score, row.seed))[(len(rows) - 1) // 2]
     if row.baseline_words is None or row.baseline_interval is None:
@@ -132,6 +159,15 @@ _COLUMNS: dict[str, Callable[[Sequence[Row]], str]] = {
     "last epoch": lambda rows: _mean([row.last.accuracy for row in rows]),
     "without shared examples": _apart,
     "minutes of training": _minutes,
+    "commit": _commits,
+}
+_PRECISION_COLUMNS: dict[str, Callable[[Sequence[Row | Heard]], str]] = {
+    "recipe": lambda rows: f"`{rows[0].recipe}`",
+    "training": lambda rows: "the quick form" if rows[0].variant.endswith(SHORTENED) else "the recipe",
+    "seeds": lambda rows: ", ".join(str(row.seed) for row in _in(rows, "float32")),
+    "float32": lambda rows: _mean([row.score for row in _in(rows, "float32")]),
+    "bfloat16": lambda rows: _mean([row.score for row in _in(rows, "bfloat16")]),
+    "bfloat16 − float32": _difference,
     "commit": _commits,
 }
 _SHORT = ("recipe", "command", "test examples", "accuracy (95 % interval)", "minutes of training", "commit")
@@ -223,4 +259,10 @@ Errors per word that was said: substitutions, deletions and insertions, decoded 
 width {BEAM_WIDTH}; the interval draws recordings with replacement ([evaluation.md](evaluation.md#transcripts)), of
 several seeds the mean of their intervals. The baseline cuts a recording where it is quiet and tells each piece by
 a logistic regression on averaged log-mel (`toolkit/studies/baselines.py`)."""
+_PRECISION = """## Precision
+
+What `training.precision: auto` may choose between: the same config, data and seeds in float32 and in bfloat16
+(`mixed_bfloat16`); of the quick form where that is said. Accuracy on the test part, of speech to text the word error
+rate. `python scripts/reproduce.py --precision --seeds 0,1,2`. The noise is that of two figures on test parts of this
+size: a 95 % interval of their difference, if the examples were drawn anew."""
 _WHERE = "## Every training"

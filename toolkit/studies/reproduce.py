@@ -114,11 +114,26 @@ QUICK: Mapping[str, Quick] = {
 }
 
 
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+WHOLE = ("mnist_cnn", "spoken_digit_lstm")
+"""Recipes whose precisions are compared on the whole training and with every seed, not on the quick form with one."""
+
+
+def precisions(recipe: str) -> dict[str, tuple[str, ...]]:
+    """The variants of a recipe that differ in precision alone."""
+    if recipe not in QUICK:
+        raise ToolkitError(f"precisions of {recipe} are not compared: use one of {', '.join(QUICK)}.")
+    shortened = () if recipe in WHOLE else QUICK[recipe].overrides
+    suffix = results.SHORTENED if shortened else ""
+    return {name + suffix: (*shortened, f"training.precision={value}") for name, value in PRECISIONS.items()}
+
+
 def reproduce(
     recipes: Sequence[str] = RECIPES,
     *,
     seeds: Sequence[int] = (0,),
     again: bool = False,
+    precision: bool = False,
     root: Path = Path(),
     say: Callable[[str], object] = print,
 ) -> list[Row | Heard]:
@@ -128,6 +143,7 @@ def reproduce(
         recipes: names of shipped configs, or YAML files.
         seeds: of each; the variants of a recipe are trained with the first alone.
         again: train what is there anew, and say whether it is the same; the results stay as they are.
+        precision: train each recipe in float32 and in bfloat16, in place of the recipe and its variants.
         say: takes a line for people.
 
     Returns:
@@ -140,11 +156,15 @@ def reproduce(
     file = root / "results" / "results.json"
     found: list[Row | Heard] = []
     failed: list[str] = []
-    for case, seed in _cases(recipes, seeds, say):
+    for case, seed in _cases(recipes, seeds, say, precision=precision):
         told = f"{case.title}, seed {seed}"
         rows = results.read(file)
         known = [row for row in rows if case.is_of(row)]
         same = [row for row in known if row.seed == seed]
+        if not same and (alike := [row for row in rows if case.is_like(row) and row.seed == seed]):
+            same = [dataclasses.replace(alike[0], variant=case.variant)]  # the same training by another name
+            rows.append(same[0])
+            results.write(file, rows)
         if same and not again:
             say(f"{told}: {same[0]} stands in {file} already")
             found += [case.beside(same[0])]
@@ -169,8 +189,16 @@ def reproduce(
     return found
 
 
-def _cases(recipes: Sequence[str], seeds: Sequence[int], say: Callable[[str], object]) -> Iterator[tuple[Case, int]]:
-    """What is trained: each recipe with every seed, then its variants with the first."""
+def _cases(
+    recipes: Sequence[str], seeds: Sequence[int], say: Callable[[str], object], *, precision: bool
+) -> Iterator[tuple[Case, int]]:
+    """What is trained: each recipe with every seed, then its variants with the first; or both precisions of each."""
+    if precision:
+        for recipe in recipes:
+            for variant, overrides in precisions(recipe).items():
+                case = Case(find_config(recipe), say, variant, overrides)
+                yield from ((case, seed) for seed in (seeds if recipe in WHOLE else seeds[:1]))
+        return
     for path in map(find_config, recipes):
         case = Case(path, say)
         for seed in seeds:
@@ -240,7 +268,11 @@ class Case:
 
     def is_of(self, row: Row | Heard) -> bool:
         """Whether `row` is of this recipe and variant as they are now, on this data."""
-        return self.names(row) and (row.config, row.fingerprints) == (self.hash, self.fingerprints)
+        return self.names(row) and self.is_like(row)
+
+    def is_like(self, row: Row | Heard) -> bool:
+        """Whether `row` is of this config and data, whatever it is called."""
+        return (row.config, row.fingerprints) == (self.hash, self.fingerprints)
 
     def names(self, row: Row | Heard) -> bool:
         """Whether `row` is of this recipe and variant, as they are now or were once."""
@@ -248,7 +280,8 @@ class Case:
 
     def row(self, folder: Path, seed: int, *, anew: bool) -> Row | Heard:
         """Train with `seed`, or go on with a training that was interrupted, and measure."""
-        name = "-".join(filter(None, (self.recipe, self.variant, f"seed{seed}", self.hash[:8])))
+        variant = self.variant.replace(results.SHORTENED, "-shortened")
+        name = "-".join(filter(None, (self.recipe, variant, f"seed{seed}", self.hash[:8])))
         directory = _new(folder, f"{name}-again") if anew else folder / name
         record = directory / runs.RECORD
         if not record.exists():

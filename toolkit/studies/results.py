@@ -144,6 +144,8 @@ class Heard(_Training):
 
 
 BEAM_WIDTH = 16
+SHORTENED = ", shortened"
+"""What the names of variants end with that train the quick form of a recipe."""
 
 
 @dataclasses.dataclass(frozen=True)
