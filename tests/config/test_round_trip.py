@@ -178,3 +178,21 @@ def test_configs_that_differ_in_one_argument_are_not_equal(configs, complete: st
 
     assert configs.load(complete, "model.dropout=0.31") != config
     assert dataclasses.replace(config, seed=1) != config
+
+
+def test_without_defaults_what_a_file_leaves_out_stays_out(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        "data: {source: synthetic_images, classes: 4, batch_size: 16, augmentation: {flip: horizontal, shift: 0}}\n"
+        "model: {name: simple_cnn, filters: [32, 64], units: 9}\n"
+        "optimizer: {name: adam, schedule: {name: cosine}}\n"
+        "training: {epochs: 10, checkpoint: {keep: 3}}\n"
+    )
+    assert load(path).to_dict(defaults=False) == {
+        "name": "small",
+        "seed": 0,
+        "data": {"source": "synthetic_images", "classes": 4, "batch_size": 16, "augmentation": {"flip": "horizontal"}},
+        "model": {"name": "simple_cnn", "units": 9},  # [32, 64] is what the signature has
+        "optimizer": {"name": "adam", "schedule": {"name": "cosine"}},
+        "training": {"checkpoint": {"keep": 3}},
+    }

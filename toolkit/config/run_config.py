@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
 
+from toolkit import registry
 from toolkit.config.options import DataOptions, OptimizerOptions, TrainingOptions
 from toolkit.config.writer import to_text
 
@@ -55,34 +57,45 @@ class RunConfig:
     optimizer: OptimizerConfig
     training: TrainingOptions
 
-    def to_dict(self) -> dict[str, Any]:
-        """The layout of the YAML file, complete, in plain values (no tuples: what JSON knows)."""
+    def to_dict(self, *, defaults: bool = True) -> dict[str, Any]:
+        """The layout of the YAML file, complete, in plain values (no tuples: what JSON knows).
+
+        Without `defaults` what is as the signatures and options have it by default is left out.
+        """
+
+        def options(section: BaseModel) -> dict[str, Any]:
+            return section.model_dump(mode="json", exclude_defaults=not defaults)
+
+        def arguments(kind: str, component: Component) -> dict[str, Any]:
+            given: dict[str, Any] = _plain(component.arguments)
+            if defaults:
+                return given
+            signature = inspect.signature(registry.resolve(kind, component.name)).parameters
+            usual = {name: _plain(one.default) for name, one in signature.items()}
+            return {name: value for name, value in given.items() if name not in usual or usual[name] != value}
+
         schedule = self.optimizer.schedule
         return {
             "name": self.name,
             "seed": self.seed,
             "data": {
                 "source": self.data.source.name,
-                **_plain(self.data.source.arguments),
-                **_dump(self.data.options),
+                **arguments("sources", self.data.source),
+                **options(self.data.options),
             },
-            "model": {"name": self.model.name, **_plain(self.model.arguments)},
+            "model": {"name": self.model.name, **arguments("models", self.model)},
             "optimizer": {
                 "name": self.optimizer.optimizer.name,
-                **_plain(self.optimizer.optimizer.arguments),
-                "schedule": schedule and {"name": schedule.name, **_plain(schedule.arguments)},
-                **_dump(self.optimizer.options),
+                **arguments("optimizers", self.optimizer.optimizer),
+                "schedule": schedule and {"name": schedule.name, **arguments("schedules", schedule)},
+                **options(self.optimizer.options),
             },
-            "training": _dump(self.training),
+            "training": options(self.training),
         }
 
     def to_yaml(self) -> str:
         """YAML that `load` reads back to an equal config, whatever the environment variables."""
         return to_text(self.to_dict())
-
-
-def _dump(options: BaseModel) -> dict[str, Any]:
-    return options.model_dump(mode="json")
 
 
 def _frozen(value: Any) -> Any:

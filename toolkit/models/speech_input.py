@@ -11,8 +11,6 @@ from toolkit.errors import ToolkitError
 if TYPE_CHECKING:
     import keras
 
-    from toolkit.models.layers.masked import Normalization
-
 
 def log_mel_input(
     spec: DataSpec,
@@ -22,13 +20,12 @@ def log_mel_input(
     mels: int,
     low_hz: float,
     high_hz: float | None,
-    normalization: Normalization,
     mask_bands: int,
     mask_time: float,
 ) -> tuple[dict[str, keras.KerasTensor], Any, Any]:
     """The inputs `samples` and `lengths`, features `(batch, frames, mels)` and their mask `(batch, frames)`.
 
-    Features are normalised over each clip, `normalization` says how; padding is 0. In training ranges of up to
+    Features are normalised over each clip; padding is 0. In training ranges of up to
     `mask_bands` bands and of up to `mask_time` of a clip are silenced.
 
     Raises:
@@ -49,7 +46,7 @@ def log_mel_input(
         sample_rate=rate, frame_ms=frame_ms, hop_ms=hop_ms, mels=mels, low_hz=low_hz, high_hz=high_hz, name="log_mel"
     )
     features, valid = log_mel(samples, lengths)  # (batch, frames, mels), (batch, frames)
-    features = UtteranceNormalization(normalization, name="normalize")(features, valid)
+    features = UtteranceNormalization(name="normalize")(features, valid)
     if mask_bands or mask_time:
         features = SpectrumMasking(bands=mask_bands, time=mask_time, dtype="float32", name="mask")(features, valid)
     return {"samples": samples, "lengths": lengths}, features, valid

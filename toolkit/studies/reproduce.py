@@ -384,21 +384,15 @@ def _heard(directory: Path, **common: Any) -> Heard:
 
 
 def config_hash(config: RunConfig) -> str:
-    """Of everything that is set; what is null or empty is left out, so that a new option changes no hash."""
-    fixed = config.to_dict()
+    """Of everything that is set; what is as by default is left out, so that a new option changes no hash."""
+    fixed = config.to_dict(defaults=False)
     for key in _FREE:
         *path, name = key.split(".")
         inner: Any = fixed
         for part in path:
             inner = inner[part]
         inner.pop(name, None)
-    return hashlib.sha256(json.dumps(_given(fixed), sort_keys=True).encode()).hexdigest()
-
-
-def _given(values: Any) -> Any:
-    if not isinstance(values, dict):
-        return values
-    return {key: _given(value) for key, value in values.items() if value not in (None, [], {})}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 
 def _new(folder: Path, name: str) -> Path:

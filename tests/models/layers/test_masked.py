@@ -36,19 +36,6 @@ def test_each_clip_is_normalized_over_its_own_valid_frames(sequence):
 
 
 @pytest.mark.every_backend
-def test_all_bands_of_a_clip_are_normalized_together(sequence):
-    sequence[1, 4:] = 1e4
-    sequence[:, :, 2] += 50
-    found = numpy(UtteranceNormalization("clip", epsilon=1e-9)(sequence, VALID))
-    for i, length in enumerate([6, 4, 1]):
-        clip = sequence[i, :length].astype("float64")
-        np.testing.assert_allclose(found[i, :length], (clip - clip.mean()) / clip.std(), rtol=0, atol=1e-5)
-        assert not found[i, length:].any()
-    with pytest.raises(ValueError, match="over is 'frame': use one of band, clip"):
-        UtteranceNormalization("frame")
-
-
-@pytest.mark.every_backend
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 def test_pooling_sees_valid_steps_alone(sequence, pooling):
     sequence[1, 4:] = 1e4

@@ -12,7 +12,6 @@ import keras
 from keras import ops
 
 Pooling = Literal["mean", "max"]
-Normalization = Literal["band", "clip"]
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
@@ -35,35 +34,27 @@ class PaddingMask(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="toolkit")
 class UtteranceNormalization(keras.layers.Layer):
-    """To mean 0 and variance 1 over the valid frames of its own clip: float32 `(batch, time, bands)`.
+    """Each feature to mean 0 and variance 1 over the valid frames of its own clip: float32 `(batch, time, features)`.
 
-    x ↦ (x − mean) / √(variance + epsilon); padding becomes 0. What does not change, as a band in a clip of a single
-    frame, becomes 0.
+    x ↦ (x − mean) / √(variance + epsilon); padding becomes 0. It takes away level and colour of a recording. A feature
+    that does not change, as in a clip of a single frame, becomes 0.
 
     Args:
-        over: `band`, each by itself, which takes away level and colour of a recording; or `clip`, all bands together,
-            which takes away its level alone and leaves how loud a band is beside the others.
         epsilon: added to the variance.
     """
 
-    def __init__(self, over: Normalization = "band", *, epsilon: float = 1e-5, **kwargs: Any) -> None:
-        if over not in get_args(Normalization):
-            raise ValueError(f"over is {over!r}: use one of {', '.join(get_args(Normalization))}.")
+    def __init__(self, *, epsilon: float = 1e-5, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.over, self.epsilon = over, epsilon
+        self.epsilon = epsilon
 
     def call(self, features: Any, valid: Any) -> Any:
         """Normalise `features` where the boolean `(batch, time)` tensor `valid` is true."""
         weight = ops.cast(valid, features.dtype)[:, :, None]
         count = ops.maximum(ops.sum(weight, axis=1, keepdims=True), 1)  # (batch, 1, 1)
-
-        def mean(values: Any) -> Any:
-            found = ops.sum(values * weight, axis=1, keepdims=True) / count  # (batch, 1, bands)
-            return ops.mean(found, axis=2, keepdims=True) if self.over == "clip" else found
-
-        centred = (features - mean(features)) * weight
-        return centred / ops.sqrt(mean(ops.square(centred)) + self.epsilon)
+        centred = (features - ops.sum(features * weight, axis=1, keepdims=True) / count) * weight
+        variance = ops.sum(ops.square(centred), axis=1, keepdims=True) / count
+        return centred / ops.sqrt(variance + self.epsilon)
 
     def compute_output_spec(self, features: Any, valid: Any) -> Any:
         """Shape and type of the features, which stay as they are."""
@@ -71,7 +62,7 @@ class UtteranceNormalization(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Everything the constructor needs."""
-        return {**super().get_config(), "over": self.over, "epsilon": self.epsilon}
+        return {**super().get_config(), "epsilon": self.epsilon}
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
