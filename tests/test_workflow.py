@@ -211,6 +211,18 @@ def test_averages_accumulation_clipping_and_smoothing_go_together(config, tmp_pa
 
 
 @every_backend
+def test_windows_are_trained_on_and_whole_pictures_answered(config, tmp_path):
+    photos = ("model={name: cat_dog_cnn, stem: 4, blocks: [[5], [6]]}", "training.epochs=1")
+    directory = workflow.train(
+        config(IMAGES, *photos, "data.augmentation={crop: [8, 10], flip: horizontal}"), run_dir=tmp_path / "run"
+    )
+    assert workflow.evaluate(directory).examples == 30
+    with pytest.raises(ToolkitError, match=r"model.name is simple_cnn, which takes pictures of 12x12 only, but .*crop"):
+        workflow.train(config(IMAGES, "data.augmentation={crop: [8, 10]}"), run_dir=tmp_path / "other")
+    assert not (tmp_path / "other" / "weights.safetensors").exists()
+
+
+@every_backend
 def test_fine_tuning_takes_what_fits_and_keeps_what_is_frozen(trained, config, tmp_path):
     directory = workflow.train(
         config(

@@ -191,6 +191,21 @@ def test_each_kind_of_data_has_its_own_augmentation(loaded, kind, key, changes):
         )
 
 
+def test_training_sees_windows_and_evaluation_whole_pictures(loaded):
+    data = loaded("image")
+    height, width, channels = data.spec.shape
+    options = {"batch_size": 4, "seed": 0, "epoch": 0}
+    crop = (height - 3, width - 1)
+    inputs, _ = next(iter(training_batches(data.splits["train"], data.spec, augmentation={"crop": crop}, **options)))
+    assert inputs["image"].shape == (4, *crop, channels)
+    inputs, _ = next(iter(evaluation_batches(data.splits["train"], data.spec, batch_size=4)))
+    assert inputs["image"].shape == (4, height, width, channels)
+    with pytest.raises(
+        ToolkitError, match=rf"crop is {height}x{width + 1}, larger than the pictures of {height}x{width}"
+    ):
+        check_augmentation(data.spec, {"crop": (height, width + 1)})
+
+
 def test_every_option_of_the_config_changes_one_kind():
     assert list(CHANGED) == list(Augmentation.model_fields)
 
