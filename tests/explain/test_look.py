@@ -4,11 +4,13 @@ import csv
 import os
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from toolkit.data.spec import DataSpec
+from toolkit.models.build import build
 
 every_backend = pytest.mark.every_backend
 
@@ -193,14 +195,12 @@ def test_a_bright_patch_is_found_by_map_and_attribution(patch_run, seen):
 
 @every_backend
 def test_the_word_that_decides_is_found_and_the_attributions_are_complete(word_run, seen):
-    from toolkit.explain.look import graph
-    from toolkit.explain.look.attributions import Scores
-    from toolkit.explain.look.texts import token_attributions
+    from toolkit.explain.look.texts import Tokens
 
     found, examples = seen(word_run)
-    scores = Scores(found.model, graph.embedded(found.model))
+    tokens = Tokens(found.model)
     chosen = right(examples)[:10]
-    attributions = [token_attributions(scores, example) for example in chosen]
+    attributions = [tokens.attributions(example) for example in chosen]
     hits = []
     for example, attribution in zip(chosen, attributions, strict=True):
         words = [found.spec.vocabulary[token] for token in example.tokens]
@@ -215,6 +215,35 @@ def test_the_word_that_decides_is_found_and_the_attributions_are_complete(word_r
     table.assign(before)
     for attribution, one, other in zip(attributions, sure, blank, strict=True):
         assert attribution.values.sum() == pytest.approx(one - other, rel=0.01)
+
+
+@every_backend
+def test_what_a_pair_adds_is_half_each_words_and_nothing_is_lost():
+    from toolkit.explain.look.texts import Tokens
+
+    spec = DataSpec(
+        kind="text", shape=(None,), dtype="int32", class_names=("a", "b"), vocabulary=("",) * 40, lengths=(12,)
+    )
+    model = build("text_transformer", {"width": 8, "feed_forward": 8, "pairs": 500, "pairs_width": 3}, spec)
+    example = SimpleNamespace(inputs={"tokens": np.array([[5, 9, 5, 7, 3, 0, 0]], "int32")}, answer=1)
+    rng = np.random.default_rng(0)
+    tables = [model.get_layer(name).embeddings for name in ("token_embedding", "pairs_embedding")]
+    for table in tables:
+        table.assign(rng.normal(size=table.shape))
+    before = score(model, example.inputs, 1)
+    found = Tokens(model).attributions(example)
+    for table in tables:
+        table.assign(np.zeros(table.shape))
+    assert found.values.sum() == pytest.approx(before - score(model, example.inputs, 1), rel=0.01)
+    np.testing.assert_array_equal(found.values[5:], 0)
+    # One pair alone has a vector: it adds to its two words, alike.
+    number = int(np.array(model.get_layer("pairs").call(example.inputs["tokens"])[0])[0, 2])
+    one = np.zeros(tables[1].shape)
+    one[number] = [3.0, -2.0, 1.0]
+    tables[1].assign(one)
+    alone = Tokens(model).attributions(example).values
+    assert abs(alone[2]) > 1e-3 and alone[2] == pytest.approx(alone[3], rel=1e-5)
+    np.testing.assert_allclose(np.delete(alone, [2, 3]), 0, atol=1e-6)
 
 
 @every_backend

@@ -143,7 +143,7 @@ def test_a_sequential_model_is_a_graph():
     inputs = {"image": np.ones((2, 12, 12, 1), "uint8")}
     maps, logits = graph.reader(model, [activated.output, *model.outputs])(inputs)
     assert maps.shape == (2, 10, 10, 4)
-    again = graph.rest(model, activated.output)(ops.convert_to_tensor(maps), *graph.in_order(model, inputs))
+    again = graph.rest(model, [activated.output])([ops.convert_to_tensor(maps)], *graph.in_order(model, inputs))
     np.testing.assert_allclose(ops.convert_to_numpy(again), logits, rtol=1e-5)
 
 

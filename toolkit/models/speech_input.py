@@ -20,8 +20,8 @@ def log_mel_input(
     mels: int,
     low_hz: float,
     high_hz: float | None,
-    mask_bands: int,
-    mask_time: float,
+    mask_bands: int = 0,
+    mask_time: float = 0.0,
 ) -> tuple[dict[str, keras.KerasTensor], Any, Any]:
     """The inputs `samples` and `lengths`, features `(batch, frames, mels)` and their mask `(batch, frames)`.
 

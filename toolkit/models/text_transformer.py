@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.data.spec import DataSpec
 from toolkit.models.checks import check_data, refuse
-from toolkit.types import Share, Size
+from toolkit.types import Count, Share, Size
 
 if TYPE_CHECKING:
     import keras
@@ -27,8 +27,14 @@ def text_transformer(
     dropout: Share = 0.1,
     embedding_dropout: Share = 0.1,
     token_dropout: Share = 0.0,
+    pairs: Count = 0,
+    pairs_width: Size = 32,
+    pairs_dropout: Share = 0.3,
 ) -> keras.Model:
     """Token and position embedding → a convolution, if asked for → encoder blocks → pooling over the words → logits.
+
+    With `pairs` the logits see, beside what the blocks made of the text, the mean of vectors that stand for its pairs
+    of neighbouring words: "not good" counts wherever it stands.
 
     Input: `tokens`, int32 `(batch, time)`, 0 for padding at the end, time at most the last of the data's `lengths`.
     Output: float32 `(batch, classes)`, logits. Padding is masked in attention and pooling; a text without any word is
@@ -47,18 +53,24 @@ def text_transformer(
             training, in [0, 1).
         embedding_dropout: share of the embeddings' numbers set to zero in training, in [0, 1).
         token_dropout: share of the tokens whose whole vector is set to zero in training, in [0, 1).
+        pairs: vectors for pairs of neighbouring words, which share them by a hash; 0: there are none.
+        pairs_width: of a pair's vector.
+        pairs_dropout: share of the pairs whose whole vector is set to zero in training, in [0, 1).
 
     Raises:
         ToolkitError: the data are no texts, or `heads` does not divide `width`.
 
     Source: encoder of Vaswani et al. 2017 (arXiv:1706.03762) with learnt positions; `pre` after Xiong et al. 2020
-    (arXiv:2002.04745). The attention has no biases: that of the keys cancels in the softmax and would never learn.
+    (arXiv:2002.04745); the pairs are those of Joulin et al. 2017 (arXiv:1607.01759), beside a deep network as in Cheng
+    et al. 2016 (arXiv:1606.07792). The attention has no biases: that of the keys cancels in the softmax and would never
+    learn.
     """
     import keras
     from keras import layers
 
     from toolkit.models.layers.masked import MaskedPooling, PaddingMask, StridedConvolution
     from toolkit.models.layers.position_embedding import PositionEmbedding
+    from toolkit.models.layers.word_pairs import WordPairs
 
     check_data(spec, "text", model="text_transformer")
     refuse(_check({"width": width, "heads": heads}))
@@ -80,6 +92,12 @@ def text_transformer(
     if norm == "pre":
         x = layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
     x = MaskedPooling(pooling, name="pool")(x, valid)  # (batch, width)
+    if pairs:
+        numbers, there = WordPairs(pairs, name="pairs")(tokens)
+        y = layers.Embedding(pairs, pairs_width, name="pairs_embedding")(numbers)  # (batch, time, pairs_width)
+        y = layers.Dropout(pairs_dropout, noise_shape=(None, None, 1), name="pairs_dropout")(y)
+        y = MaskedPooling("mean", name="pairs_pool")(y, there)  # (batch, pairs_width)
+        x = layers.Concatenate(name="join")([x, y])
     x = layers.Dropout(dropout, name="pool_dropout")(x)
     logits = layers.Dense(len(spec.class_names), dtype="float32", name="logits")(x)
     return keras.Model({"tokens": tokens}, logits, name="text_transformer")

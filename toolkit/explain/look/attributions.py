@@ -46,19 +46,26 @@ class _Point(NamedTuple):
 
 
 class Scores:
-    """The score of a class as a function of one tensor of the graph, with its gradient there."""
+    """The score of a class as a function of a tensor of the graph, with its gradient there.
 
-    def __init__(self, model: Any, tensor: Any) -> None:
+    Several tensors, which differ in their last axis alone, are one: they stand side by side in it.
+    """
+
+    def __init__(self, model: Any, *tensors: Any) -> None:
         self._model = model
-        self._read = graph.reader(model, [tensor])
-        outputs = graph.rest(model, tensor)
-        self._compute = value_and_gradient(
-            lambda value, weights, *inputs: ops.sum(outputs(value, *inputs) * weights, axis=1)
-        )
+        self._read = graph.reader(model, tensors)
+        outputs = graph.rest(model, tensors)
+        ends = np.cumsum([tensor.shape[-1] for tensor in tensors[:-1]]).tolist()
+
+        def score(value: Any, weights: Any, *inputs: Any) -> Any:
+            parts = ops.split(value, ends, axis=-1) if ends else [value]
+            return ops.sum(outputs(parts, *inputs) * weights, axis=1)
+
+        self._compute = value_and_gradient(score)
 
     def value(self, inputs: graph.Inputs) -> Array:
         """The tensor for a batch."""
-        return self._read(inputs)[0]
+        return np.concatenate(self._read(inputs), axis=-1)
 
     def gradient(self, values: Array, inputs: graph.Inputs, label: int) -> tuple[Array, Array]:
         """Score of the class `label` and its gradient, where the tensor has `values` and all else the inputs of one."""

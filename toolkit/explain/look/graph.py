@@ -13,6 +13,7 @@ from keras import layers, ops
 from toolkit.errors import ToolkitError
 from toolkit.models.layers.log_mel import LogMel
 from toolkit.models.layers.masked import StridedConvolution, UtteranceNormalization
+from toolkit.models.layers.word_pairs import WordPairs
 
 Array = np.ndarray[Any, Any]
 Inputs = Mapping[str, Array]
@@ -56,10 +57,10 @@ def reader(model: Any, tensors: Sequence[Any]) -> Callable[[Inputs], list[Array]
     return read
 
 
-def rest(model: Any, tensor: Any) -> Callable[..., Any]:
-    """The model from a tensor of its graph on: (value of the tensor, *the inputs in order) → the output."""
-    inner = keras.Model([tensor, *model.inputs], model.outputs)
-    return lambda value, *inputs: keras.tree.flatten(inner([value, *inputs], training=False))[0]
+def rest(model: Any, tensors: Sequence[Any]) -> Callable[..., Any]:
+    """The model from tensors of its graph on: (list of their values, *the inputs in order) → the output."""
+    inner = keras.Model([*tensors, *model.inputs], model.outputs)
+    return lambda values, *inputs: keras.tree.flatten(inner([*values, *inputs], training=False))[0]
 
 
 def convolutions(model: Any) -> list[Any]:
@@ -99,6 +100,14 @@ def embedded(model: Any) -> Any | None:
     """The vectors of the tokens, `(batch, time, width)`."""
     found = [layer.output for layer in model.layers if isinstance(layer, layers.Embedding)]
     return found[0] if found else None
+
+
+def paired(model: Any) -> Any | None:
+    """The vectors of pairs of neighbouring tokens, `(batch, time, width)`."""
+    for layer in model.layers:
+        if isinstance(layer, WordPairs):
+            return next(_consumers(model, layer.output[0])).output
+    return None
 
 
 def attentions(model: Any) -> list[Any]:

@@ -93,18 +93,30 @@ def _draw_list(axes: Axes, values: Array, names: Sequence[str], label: str, *, c
     axes.tick_params(axis="x", labelsize=7)
 
 
-def token_attributions(scores: Scores, example: Example) -> Attribution:
-    """What each token adds to the answer's score, by integrated gradients from zero vectors: `(tokens,)`."""
-    found = integrated_gradients(scores, example.inputs, example.answer)
-    return Attribution(found.values.sum(axis=-1), found.difference)
+class Tokens:
+    """What each token adds to a score; half of what a pair adds is each of its two tokens'."""
+
+    def __init__(self, model: Any) -> None:
+        own, pairs = graph.embedded(model), graph.paired(model)
+        assert own is not None
+        self._width = own.shape[-1]
+        self._scores = Scores(model, *(tensor for tensor in (own, pairs) if tensor is not None))
+
+    def attributions(self, example: Example) -> Attribution:
+        """Of the answer's score, by integrated gradients from zero vectors: `(tokens,)`."""
+        found = integrated_gradients(self._scores, example.inputs, example.answer)
+        values, pairs = (part.sum(axis=-1) for part in np.split(found.values, [self._width], axis=-1))
+        values += pairs / 2
+        values[1:] += pairs[:-1] / 2  # the last pair is none
+        return Attribution(values, found.difference)
 
 
 def attributions(seen: Seen, examples: Sequence[Example]) -> dict[str, bytes]:
     """The text with each word coloured by what it adds to the answer's score, and those that add most."""
-    scores = Scores(seen.model, graph.embedded(seen.model))
+    tokens = Tokens(seen.model)
     drawn = {}
     for name, example in zip(file_names("attributions", examples), examples, strict=True):
-        drawn[name] = _draw_attributions(seen, example, token_attributions(scores, example))
+        drawn[name] = _draw_attributions(seen, example, tokens.attributions(example))
     return drawn
 
 
