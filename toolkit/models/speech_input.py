@@ -25,8 +25,8 @@ def log_mel_input(
 ) -> tuple[dict[str, keras.KerasTensor], Any, Any]:
     """The inputs `samples` and `lengths`, features `(batch, frames, mels)` and their mask `(batch, frames)`.
 
-    Features are normalised over each clip; padding is 0. In training ranges of up to
-    `mask_bands` bands and of up to `mask_time` of a clip are silenced.
+    Features are normalised over each clip; padding is 0. In training ranges of up to `mask_bands` bands and of up to
+    `mask_time` of a clip are silenced.
 
     Raises:
         ToolkitError: a frame holds fewer than two samples, the bands do not fit below half of the sample rate, or are
