@@ -94,6 +94,7 @@ QUICK: Mapping[str, Quick] = {
             "data.test=test[40%:60%]",
             "model.embedding_dropout=0.1",
             "model.token_dropout=0.0",
+            "model.pairs=16384",
             "optimizer.schedule.warmup_steps=50",
             "optimizer.ema_momentum=0.98",
         ),
