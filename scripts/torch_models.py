@@ -173,10 +173,14 @@ class Speech(nn.Module):
         units: int,
         bidirectional: bool,
         dropout: float,
+        mask_bands: int,
+        mask_time: float,
         pooling: str | None = None,
         **front: Any,
     ) -> None:
         super().__init__()
+        if mask_bands or mask_time:
+            raise NotImplementedError("the twin has no masks in training")
         self.pooling = pooling
         self.log_mel = LogMel(spec, mels=mels, **front)
         widths = itertools.pairwise((mels, *convolutions))
@@ -270,9 +274,13 @@ class Text(nn.Module):
         dropout: float,
         embedding_dropout: float,
         token_dropout: float,
+        pairs: int,
+        pairs_width: int,
+        pairs_dropout: float,
     ) -> None:
         super().__init__()
-        self.stride, self.pooling, self.token_dropout = stride, pooling, token_dropout
+        self.stride, self.pooling = stride, pooling
+        self.token_dropout, self.pairs_dropout = token_dropout, pairs_dropout
         self.tokens = nn.Embedding(len(spec.vocabulary), width)
         self.positions = nn.Embedding(spec.lengths[-1], width)
         self.embedding_dropout, self.dropout = nn.Dropout(embedding_dropout), nn.Dropout(dropout)
@@ -282,21 +290,37 @@ class Text(nn.Module):
             Block(width, heads, feed_forward, norm=norm, dropout=dropout) for _ in range(blocks)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6) if norm == "pre" else nn.Identity()
-        self.logits = nn.Linear(width, spec.outputs)
+        self.pairs = nn.Embedding(pairs, pairs_width) if pairs else None
+        self.logits = nn.Linear(width + (pairs_width if pairs else 0), spec.outputs)
 
     def forward(self, inputs: Inputs) -> torch.Tensor:
         tokens = inputs["tokens"]
         valid = tokens != 0
         valid[:, 0] = True  # a text without any word is one padding token
-        x = self.tokens(tokens)
-        if self.training and self.token_dropout:
-            x = x * functional.dropout(x.new_ones(*tokens.shape, 1), self.token_dropout)
+        x = self._without_some(self.tokens(tokens), self.token_dropout)
         x = self.embedding_dropout(x + self.positions.weight[: tokens.shape[1]])
         if self.ngrams is not None:
             x, valid = self.dropout(self.ngrams(x, valid)), valid[:, :: self.stride]
         for block in self.blocks:
             x = block(x, valid)
-        return self.logits(self.dropout(_pool(self.norm(x), valid, self.pooling)))
+        x = _pool(self.norm(x), valid, self.pooling)
+        if self.pairs is not None:
+            x = torch.cat([x, self._paired(tokens.int(), self.pairs)], dim=1)
+        return self.logits(self.dropout(x))
+
+    def _paired(self, tokens: torch.Tensor, table: nn.Embedding) -> torch.Tensor:
+        """Mean of the vectors of all pairs of neighbours, `(batch, pairs_width)`."""
+        first, second = tokens[:, :-1], tokens[:, 1:]
+        numbers = ((first * 73856093) ^ (second * 19349663)) % table.num_embeddings
+        there = ((first != 0) & (second != 0))[:, :, None].float()
+        y = self._without_some(table(numbers), self.pairs_dropout)
+        return (y * there).sum(1) / there.sum(1).clamp(min=1)
+
+    def _without_some(self, x: torch.Tensor, share: float) -> torch.Tensor:
+        """In training whole vectors of `(batch, time, width)` are dropped."""
+        if not self.training or not share:
+            return x
+        return x * functional.dropout(x.new_ones(*x.shape[:2], 1), share)
 
 
 def _inside(lengths: torch.Tensor, longest: int) -> torch.Tensor:
