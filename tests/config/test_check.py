@@ -96,7 +96,7 @@ WRONG = {
     "data.image_size=64": f"found 64, allowed: a list of 2 entries, each {WHOLE}, or null",
     "data.image_size=[64]": f"found [64], allowed: a list of 2 entries, each {WHOLE}, or null",
     "data.image_size=[1, 2, 3]": f"found [1, 2, 3], allowed: a list of 2 entries, each {WHOLE}, or null",
-    "data.augmentation=false": "found false, allowed: a mapping with the keys flip, shift, zoom, rotation, colour, erasing, speed, noise, or null",
+    "data.augmentation=false": "found false, allowed: a mapping with the keys flip, shift, zoom, rotation, crop, colour, erasing, speed, noise, or null",
     "data.augmentation.rotation=181": "found 181, allowed: a number in [0, 180]",
     "optimizer.learning_rate=-1": "found -1, allowed: a number in [0, 1000000]",
     "optimizer.schedule=cosine": "found 'cosine', allowed: a mapping with the key name",
@@ -156,7 +156,7 @@ optimizer:
         "c.yaml:4: data.pth: there is no such key (did you mean 'path'?), allowed: source, path, validation, test, split_seed, "
         "augmentation, batch_size, buckets, cache, evaluation_batch_size, image_size, max_bad_fraction, max_tokens, "
         "sample_rate, transcript_units, vocabulary_size",
-        "c.yaml:5: data.augmentation.flipp: there is no such key (did you mean 'flip'?), allowed: flip, shift, zoom, rotation, "
+        "c.yaml:5: data.augmentation.flipp: there is no such key (did you mean 'flip'?), allowed: flip, shift, zoom, rotation, crop, "
         "colour, erasing, speed, noise",
         "c.yaml:10: optimizer.schedule.evry: there is no such key (did you mean 'every'?), allowed: name, every, factor",
         "c.yaml:1: model: the section is missing, needed: a mapping with at least the key name",

@@ -46,7 +46,13 @@ data = st.builds(
     image_size=maybe(st.tuples(size, size)),
     max_bad_fraction=share,
     cache=st.sampled_from(["auto", "memory", "disk"]),
-    augmentation=st.builds(Augmentation, flip=maybe(st.just("both")), shift=share, rotation=st.floats(0, 180)),
+    augmentation=st.builds(
+        Augmentation,
+        flip=maybe(st.just("both")),
+        shift=share,
+        rotation=st.floats(0, 180),
+        crop=maybe(st.tuples(size, size)),
+    ),
 )
 optimizer_options = st.builds(
     OptimizerOptions, weight_decay=maybe(positive), clipnorm=maybe(positive), use_ema=st.booleans()
