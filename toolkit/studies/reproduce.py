@@ -316,8 +316,8 @@ class Case:
         return self._told(directory, validation=tuple(row["val_accuracy"] for row in ends), **common)
 
     def beside(self, row: Row | Heard) -> Row | Heard:
-        """The row with the baseline of speech to text, where there is one and the row has it not."""
-        if not isinstance(row, Heard) or row.baseline or self.data.spec.units != "words":
+        """The row with the baseline of speech to text, where there is one, the row has it not, and is no variant's."""
+        if not isinstance(row, Heard) or row.baseline or self.variant or self.data.spec.units != "words":
             return row
         from toolkit.evaluation.transcripts import measure_words
         from toolkit.studies.baselines import transcript_baseline
