@@ -31,7 +31,9 @@ def test_values_come_back_in_any_order(limit, tmp_path):
         np.testing.assert_array_equal(values[i], VALUES[i])
     assert values[1].dtype == np.int16
     assert list(values[2:4]) == VALUES[2:4]
-    del spool, values
+    later = Spooled(spool, [spool.add(b"after reading")])  # the file stood elsewhere
+    assert (later[0], values[0]) == (b"after reading", VALUES[0])
+    del spool, values, later
     gc.collect()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
