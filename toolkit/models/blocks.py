@@ -18,7 +18,9 @@ def convolution(x: Any, channels: int, size: int, *, stride: int = 1, batch_norm
     """
     from keras import layers
 
+    from toolkit.models.layers.batch_normalization import BatchNormalization
+
     x = layers.Conv2D(channels, size, strides=stride, padding="same", use_bias=not batch_norm, name=f"{name}_conv")(x)
     if batch_norm:
-        x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_norm")(x)
+        x = BatchNormalization(momentum=MOMENTUM, name=f"{name}_norm")(x)
     return layers.ReLU(name=f"{name}_relu")(x)

@@ -14,6 +14,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from toolkit.training.sums import sums_in_order
+
 KEY = "non_finite"
 """In the logs of a step: 0 if all was finite, -1 if the loss was not, k if the gradient of trainable weight k - 1 was
 the first that was not."""
@@ -72,7 +74,8 @@ class _TensorFlow(_Guard):
         import tensorflow as tf
 
         kept = [tf.identity(variable.value) for variable in self.states]
-        logs = self._step(data)
+        with sums_in_order():
+            logs = self._step(data)
 
         def undo() -> None:
             for variable, value in zip(self.states, kept, strict=True):
