@@ -209,6 +209,57 @@ def test_an_interrupted_comparison_goes_on_to_what_it_would_have_been(tmp_path, 
     assert sgd[0] == sgd[1]
 
 
+def test_the_trainings_at_the_best_rates_are_measured_under_changes_once(compared, monkeypatch):
+    folder, _, _ = compared
+
+    def call():
+        return compare(
+            str(folder.parent / "small.yaml"),
+            optimizers=("adam",),
+            rates=(0.01, 1.0, 1e6),
+            seeds=2,
+            robustness=True,
+            overrides=("optimizer.global_clipnorm=null",),
+            folder=folder,
+            say=lambda line: None,
+        )
+
+    comparison = call()
+    errors = {}  # optimizer → change → of each seed the mean over the severities
+    for found in results_of(folder)["results"]:
+        for final in found["finals"]:
+            measured = json.loads((folder / "runs" / final["run"] / "robustness.json").read_text())
+            by_change = {}
+            for one in measured["passes"]:
+                by_change.setdefault(one["change"], []).append(one["figures"])
+            attacks = [figures for name in measured["attacks"] for figures in by_change.pop(name)]
+            own = {change: np.mean([figures["error"] for figures in all_]) for change, all_ in by_change.items()}
+            errors.setdefault(found["optimizer"], []).append(own)
+            got = final["robustness"]
+            assert got["errors"] == pytest.approx(own)
+            assert got["attacked"] == pytest.approx(1 - np.mean([figures["error"] for figures in attacks]))
+            flips = [figures["flips"] for all_ in by_change.values() for figures in all_]
+            assert got["flips"] == pytest.approx(np.mean(flips))
+            assert got["calibration_error"] == measured["clean"]["calibration_error"]
+    base = {change: np.mean([one[change] for one in errors["adam"]]) for change in errors["adam"][0]}
+    for result in comparison.results:
+        for final, own in zip(result.finals, errors[result.optimizer], strict=True):
+            expected = np.mean([own[change] / base[change] for change in base]) if all(base.values()) else None
+            assert comparison.corruption_error(final) == pytest.approx(expected)
+    last = (folder / "comparison.md").read_text().rpartition("under graded changes")[2]
+    mean = np.mean([1 - np.mean(list(own.values())) for own in errors["adam"]])
+    assert f"{100 * mean:.1f} ±" in last
+
+    monkeypatch.setattr(module.walk, "robustness", lambda *args: pytest.fail("all of it was measured"))
+    assert without_times(call().to_dict()) == without_times(comparison.to_dict())
+    path = folder / "runs" / comparison.results[0].finals[0].tried.run / "robustness.json"
+    whole = path.read_text()
+    path.write_text(json.dumps({**json.loads(whole), "passes": json.loads(whole)["passes"][:7]}))
+    with pytest.raises(ToolkitError, match="under some of the changes only: remove it"):
+        call()
+    path.write_text(whole)
+
+
 def counted(function, calls):
     def call(*args, **kwargs):
         calls.append(args)

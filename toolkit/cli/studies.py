@@ -134,6 +134,11 @@ def sweep(
     "--target", type=float, help="Training loss whose reaching is timed; without it one that all of them reach."
 )
 @click.option(
+    "--robustness",
+    is_flag=True,
+    help="Measure each training at a best rate under graded changes of the test part, too.",
+)
+@click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     help="For runs and results, where an interrupted comparison goes on; without it comparisons/<config>.",
@@ -145,6 +150,7 @@ def compare(
     rates: str,
     seeds: int,
     target: float | None,
+    robustness: bool,
     folder: Path | None,
     overrides: Sequence[str],
 ) -> None:
@@ -158,6 +164,7 @@ def compare(
         rates=read_rates(rates),
         seeds=seeds,
         target=target,
+        robustness=robustness,
         overrides=overrides,
         folder=folder,
     )

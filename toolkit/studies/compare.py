@@ -25,6 +25,8 @@ from toolkit.config import RunConfig, load
 from toolkit.config.shipped import find_config
 from toolkit.errors import Diverged, ToolkitError, did_you_mean
 from toolkit.evaluation.files import encode, replace_file, strict_json
+from toolkit.explain.robustness import walk
+from toolkit.explain.robustness.document import FILE as ROBUSTNESS
 from toolkit.runs import run as runs
 from toolkit.runs import terminal, trust
 from toolkit.studies.comparison import (
@@ -36,6 +38,7 @@ from toolkit.studies.comparison import (
     common_target,
     has_diverged,
     read_final,
+    read_robust,
     read_tried,
 )
 from toolkit.studies.comparison_picture import draw
@@ -60,6 +63,7 @@ def compare(
     rates: Sequence[float],
     seeds: int = 3,
     target: float | None = None,
+    robustness: bool = False,
     overrides: Sequence[str] = (),
     folder: Path | None = None,
     say: Callable[[RenderableType], object] | None = None,
@@ -73,6 +77,7 @@ def compare(
         rates: that each is trained with, rising by equal factors, as `read_rates` gives them.
         seeds: of the trainings at each best rate, from the config's on.
         target: training loss whose reaching is timed; None takes the lowest that every training at a best rate reached.
+        robustness: measure the test part under graded changes, too, with every training at a best rate.
         overrides: values that win over the config.
         folder: for the run directories and the results; None takes `comparisons/<config>/`.
         say: takes lines and tables for people; None prints them.
@@ -90,7 +95,7 @@ def compare(
         count=len(optimizers) * (len(rates) + FURTHER + seeds - 1),
         say=say or _print,
     )
-    results = _timed(plan, [_result(trainings, optimizer, rates, seeds) for optimizer in optimizers])
+    results = _timed(plan, [_result(trainings, optimizer, rates, seeds, robustness) for optimizer in optimizers])
     comparison = Comparison(
         config=base.name,
         target=common_target(results) if target is None else target,
@@ -206,7 +211,7 @@ class _Trainings:
         self.say(f"{self.done:>{len(str(self.count))}}/{self.count}  {optimizer}, rate {rate:g}, seed {seed}: {found}")
         return tried
 
-    def final(self, optimizer: str, tried: Tried) -> Final | None:
+    def final(self, optimizer: str, tried: Tried, robustness: bool) -> Final | None:
         """What a training has reached on the training and the test part; None where it diverged."""
         if tried.curve is None:
             return None
@@ -214,7 +219,15 @@ class _Trainings:
         if not (directory / TRAIN).exists():
             with _silence():
                 workflow.evaluate(directory, split="train")
-        return read_final(directory, tried, tried.curve)
+        final = read_final(directory, tried, tried.curve)
+        if not robustness:
+            return final
+        if not (directory / ROBUSTNESS).exists():
+            with _silence():
+                walk.robustness(directory)
+        robust = read_robust(directory)
+        self.say(f"{optimizer}, seed {tried.seed}: accuracy under changes {percent(robust.accuracy)}")
+        return dataclasses.replace(final, robust=robust)
 
     def _directory(self, optimizer: str, rate: float, seed: int, config: RunConfig) -> Path:
         return self.folder / "runs" / f"{optimizer}-{rate:g}-seed{seed}-{config_hash(config)[:8]}"
@@ -230,7 +243,7 @@ class _Trainings:
                 workflow.resume(directory)
 
 
-def _result(trainings: _Trainings, optimizer: str, rates: Sequence[float], seeds: int) -> Result:
+def _result(trainings: _Trainings, optimizer: str, rates: Sequence[float], seeds: int, robustness: bool) -> Result:
     """Tune an optimizer, and train it with several seeds at its best rate."""
     first = trainings.plan.base.seed
     tried = {rate: trainings.tried(optimizer, rate, first) for rate in rates}
@@ -246,7 +259,7 @@ def _result(trainings: _Trainings, optimizer: str, rates: Sequence[float], seeds
         trainings.say(f"note: {optimizer} is best at {result.best:g}, an end of what was tried")
     at_best = [tried[result.best]]
     at_best += [trainings.tried(optimizer, result.best, seed) for seed in range(first + 1, first + seeds)]
-    finals = [trainings.final(optimizer, one) for one in at_best]
+    finals = [trainings.final(optimizer, one, robustness) for one in at_best]
     return dataclasses.replace(result, finals=tuple(filter(None, finals)), diverged=finals.count(None))
 
 

@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit import stages
+from toolkit.errors import ToolkitError
+from toolkit.explain.robustness import document
+from toolkit.explain.robustness.walk import all_passes
 from toolkit.runs import metrics, trust
 from toolkit.runs import run as runs
 from toolkit.studies.comparison_rates import Interval, best_rate, interval, is_at_end
@@ -64,13 +68,36 @@ class Figures:
 
 
 @dataclasses.dataclass(frozen=True)
+class Robust:
+    """Of the kept weights on the test part under graded changes; all in [0, 1].
+
+    Attributes:
+        errors: change → share of wrong answers, the mean over its severities.
+        flips: share of answers that a change turns, the mean over changes and severities.
+        attacked: accuracy under attacks, the mean over all of their strengths; None where the data has none.
+        calibration_error: of the unchanged examples.
+    """
+
+    errors: dict[str, float]
+    flips: float
+    attacked: float | None
+    calibration_error: float
+
+    @property
+    def accuracy(self) -> float:
+        """The mean over changes and severities."""
+        return 1 - statistics.fmean(self.errors.values())
+
+
+@dataclasses.dataclass(frozen=True)
 class Final:
-    """A training at the best rate that did not diverge, measured."""
+    """A training at the best rate that did not diverge, measured; `robust` where that was asked for."""
 
     tried: Tried
     curve: Curve
     train: Figures
     test: Figures
+    robust: Robust | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +155,23 @@ class Comparison:
     target_is_given: bool
     results: tuple[Result, ...]
 
+    def corruption_error(self, final: Final) -> float | None:
+        """Mean corruption error of a training beside the first optimizer's seeds (arXiv:1903.12261); theirs is 1.
+
+        For each change the errors over those of the first optimizer, then the mean over the changes. None where that
+        optimizer has no trainings to compare with, or makes no errors under some change.
+        """
+        base = [one.robust for one in self.results[0].finals if one.robust]
+        if final.robust is None or not base:
+            return None
+        ratios = []
+        for change, error in final.robust.errors.items():
+            beside = statistics.fmean(one.errors[change] for one in base)
+            if not beside:
+                return None
+            ratios.append(error / beside)
+        return statistics.fmean(ratios)
+
     def to_dict(self) -> dict[str, Any]:
         """As it stands in `comparison.json`."""
         return {
@@ -167,8 +211,34 @@ def read_tried(directory: Path, rate: float, seed: int) -> Tried:
 
 def read_final(directory: Path, tried: Tried, curve: Curve) -> Final:
     """The figures of a run whose training and test part were evaluated."""
-    train, test = (trust.read_json(directory / name) for name in (TRAIN, TEST))
-    return Final(tried, curve, *(Figures(float(part["accuracy"]), float(part["loss"])) for part in (train, test)))
+    parts = [trust.read_json(directory / name) for name in (TRAIN, TEST)]
+    train, test = (Figures(float(part["accuracy"]), float(part["loss"])) for part in parts)
+    return Final(tried, curve, train, test)
+
+
+def read_robust(directory: Path) -> Robust:
+    """What `toolkit robustness` has left in a run's directory.
+
+    Raises:
+        ToolkitError: it measured a sample, or not every change at every severity.
+    """
+    path = directory / document.FILE
+    found = document.read(path)
+    wanted = all_passes(stages.read_spec(directory))
+    found_all = {(one.change, one.strength) for one in found.passes} == set(wanted)
+    if not found_all or found.setting.limit is not None or found.setting.seed:
+        raise ToolkitError(
+            f"{trust.shown(path)} was measured on a sample or under some of the changes only: remove it, and the same "
+            "command measures all."
+        )
+    changed = [figures for change in found.changes for figures in found.of(change).values()]
+    attacked = [1 - error for attack in found.attacks for error in found.errors(attack)]
+    return Robust(
+        errors={change: statistics.fmean(found.errors(change)) for change in found.changes},
+        flips=statistics.fmean(figures.flips for figures in changed),
+        attacked=statistics.fmean(attacked) if attacked else None,
+        calibration_error=float(found.clean.calibration_error or 0.0),
+    )
 
 
 def _curve(steps: Sequence[metrics.Row]) -> Curve:
@@ -193,6 +263,7 @@ def _result(result: Result, target: float | None) -> dict[str, Any]:
                 **_tried(final.tried),
                 "train": dataclasses.asdict(final.train),
                 "test": dataclasses.asdict(final.test),
+                "robustness": final.robust and dataclasses.asdict(final.robust),
                 "steps_to_target": None if target is None else final.curve.reaches(target),
             }
             for final in result.finals

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from toolkit.studies.comparison import Comparison, Final, Result
+from toolkit.studies.comparison import Comparison, Final, Result, Robust
 from toolkit.studies.comparison_rates import is_at_end
 
 NOTHING = "–"
@@ -51,6 +51,11 @@ def _parts(comparison: Comparison) -> Iterator[tuple[str, Columns]]:
             ),
         }
     yield at_best, {**_SEEDS, **timed, **_REACHED}
+    if any(final.robust for result in comparison.results for final in result.finals):
+        yield (
+            "The test part under graded changes, mean ± deviation of the seeds",
+            {**_SEEDS, **_ROBUST, "CE %": _figure(lambda final: _percent(comparison.corruption_error(final)), ".1f")},
+        )
 
 
 def _rate(result: Result) -> str:
@@ -93,12 +98,20 @@ def _mean(values: Sequence[float], form: str, *, spread: bool) -> str:
     return mean + (f" ± {statistics.stdev(values):{form}}" if spread and len(values) > 1 else "")
 
 
-def _figure(value: Callable[[Final], float], form: str, *, spread: bool = True) -> Callable[[Result], str]:
+def _figure(value: Callable[[Final], float | None], form: str, *, spread: bool = True) -> Callable[[Result], str]:
     def cell(result: Result) -> str:
-        values = [value(final) for final in result.finals]
+        values = [found for final in result.finals if (found := value(final)) is not None]
         return _mean(values, form, spread=spread) if values else NOTHING
 
     return cell
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _robust(value: Callable[[Robust], float | None]) -> Callable[[Result], str]:
+    return _figure(lambda final: _percent(value(final.robust)) if final.robust else None, ".1f")
 
 
 _TUNING: Columns = {
@@ -118,4 +131,11 @@ _REACHED: Columns = {
     "train acc. %": _figure(lambda final: 100 * final.train.accuracy, ".2f"),
     "test acc. %": _figure(lambda final: 100 * final.test.accuracy, ".2f"),
     "test loss": _figure(lambda final: final.test.loss, ".3f", spread=False),
+}
+_ROBUST: Columns = {
+    "clean acc. %": _figure(lambda final: 100 * final.test.accuracy, ".1f"),
+    "changed acc. %": _robust(lambda robust: robust.accuracy),
+    "flips %": _robust(lambda robust: robust.flips),
+    "attacked acc. %": _robust(lambda robust: robust.attacked),
+    "ECE %": _robust(lambda robust: robust.calibration_error),
 }

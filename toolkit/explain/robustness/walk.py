@@ -63,7 +63,7 @@ def robustness(
     """
     directory = runs.check(Path(run_dir))
     spec = stages.read_spec(directory)
-    passes = _passes(spec, changes, severities, epsilons)
+    passes = all_passes(spec, changes, severities, epsilons)
     if limit is not None and limit < 1:
         raise ToolkitError(f"--limit is {limit}, but a sample has one example at least: use 1 or more.")
     if limit is not None and limit >= spec.examples.get("test", 0):
@@ -86,10 +86,13 @@ def robustness(
     return found
 
 
-def _passes(
-    spec: DataSpec, changes: Sequence[str], severities: Sequence[int], epsilons: Sequence[int] | None
+def all_passes(
+    spec: DataSpec,
+    changes: Sequence[str] = (),
+    severities: Sequence[int] = SEVERITIES,
+    epsilons: Sequence[int] | None = None,
 ) -> list[tuple[str, int]]:
-    """Every (change, strength) that is asked for, in order, once."""
+    """Every (change, strength) that `robustness` is asked for, in order, once."""
     graded, attacks = changed.names(spec), changed.attacks(spec)
     for name in changes:
         if name not in (*graded, *attacks):
