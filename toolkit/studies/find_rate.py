@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PICTURE = "rate.png"
 FIGURES = "rate.json"
-LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 100
+LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 250
 LEAST_STEPS = 20  # fewer are too few to be smoothed
 SMOOTHED = 1 / 30  # of the steps: standard deviation of the bell curve that each loss is averaged with
 NOISE = 5.0  # standard deviations of the smooth line by chance alone: a smaller fall is none

@@ -32,10 +32,13 @@ def prepare(model: keras.Model, validation: Any) -> None:
 
 
 def capture(model: keras.Model, generator: Generator) -> dict[str, np.ndarray[Any, Any]]:
-    """All arrays of a compiled and built model. Within `fit` on JAX the variables are brought up to date first."""
+    """All arrays of a compiled and built model. Within `fit` on JAX the variables are brought up to date first.
+
+    They are the variables' own memory where the backend has them there: write them down before the next step.
+    """
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
-    values = {name: np.array(ops.convert_to_numpy(variable.value)) for name, variable in _variables(model).items()}
+    values = {name: ops.convert_to_numpy(variable.value) for name, variable in _variables(model).items()}
     return values | generator.arrays()
 
 
