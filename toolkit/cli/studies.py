@@ -56,7 +56,7 @@ def reproduce(recipes: Sequence[str], seeds: str, quick: bool, again: bool, prec
 @click.argument("config")
 @click.option("--lowest", type=float, default=1e-5, show_default=True, help="Rate of the first step.")
 @click.option("--highest", type=float, default=10.0, show_default=True, help="Rate of the last step.")
-@click.option("--steps", type=int, default=250, show_default=True, help="Between the two, by the same factor each.")
+@click.option("--steps", type=int, default=100, show_default=True, help="Between the two, by the same factor each.")
 @click.option(
     "--run-dir", type=click.Path(path_type=Path), help="Folder for rate.png and rate.json; else one in runs/."
 )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PICTURE = "rate.png"
 FIGURES = "rate.json"
-LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 250
+LOWEST, HIGHEST, STEPS = 1e-5, 10.0, 100
 LEAST_STEPS = 20  # fewer are too few to be smoothed
 SMOOTHED = 1 / 30  # of the steps: standard deviation of the bell curve that each loss is averaged with
 NOISE = 5.0  # standard deviations of the smooth line by chance alone: a smaller fall is none
@@ -196,7 +196,8 @@ def _tell(found: Found, rise: Rise, rates: np.ndarray, run: Run, seconds: float)
     if told is None:
         raise RunFailed(
             f"between the rates {rates[0]:g} and {last:.2g} the loss did not fall by more than it scatters, see "
-            f"{run.path(PICTURE)}: give it more --steps, a larger data.batch_size or other rates (--highest)."
+            f"{run.path(PICTURE)}: give it more --steps, such as {3 * len(rates)}, a larger data.batch_size or other "
+            "rates (--highest)."
         )
     run.say(
         f"  steepest descent        {told.steepest:.2e}  the smoothed loss falls fastest at this rate",
