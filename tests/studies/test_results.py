@@ -224,6 +224,10 @@ def test_precisions_have_a_table_of_their_own():
     for part in (documents.short([row(), *pairs, *short]), text.partition("## Precision")[0]):
         assert "95.17" not in part and "6.00 %" not in part
     assert "## Precision" not in documents.document([row()])
+    # The page is written after each training, the first of a pair too.
+    for name, told in (("float32", "95.00 % | – | –"), ("bfloat16", "– | 95.00 % | –")):
+        text = documents.document([row(950, variant=f"{name}, shortened")])
+        assert f"| `mnist_cnn` | the quick form | 0 | {told} |" in text
 
 
 def test_published_figures_stand_beside_shipped_recipes():

@@ -130,6 +130,10 @@ def _in(rows: Sequence[_Any], precision: str) -> list[_Any]:
     return [row for row in rows if _precision(row) == precision]
 
 
+def _reached(rows: Sequence[Row | Heard]) -> str:
+    return _mean([row.score for row in rows]) if rows else "–"  # not trained yet
+
+
 def _difference(rows: Sequence[Row | Heard]) -> str:
     """Of the means, in points, and whether the 95 % interval of a difference of two test figures holds 0."""
     scores = {name: [row.score for row in _in(rows, name)] for name in ("float32", "bfloat16")}
@@ -164,9 +168,9 @@ _COLUMNS: dict[str, Callable[[Sequence[Row]], str]] = {
 _PRECISION_COLUMNS: dict[str, Callable[[Sequence[Row | Heard]], str]] = {
     "recipe": lambda rows: f"`{rows[0].recipe}`",
     "training": lambda rows: "the quick form" if rows[0].variant.endswith(SHORTENED) else "the recipe",
-    "seeds": lambda rows: ", ".join(str(row.seed) for row in _in(rows, "float32")),
-    "float32": lambda rows: _mean([row.score for row in _in(rows, "float32")]),
-    "bfloat16": lambda rows: _mean([row.score for row in _in(rows, "bfloat16")]),
+    "seeds": lambda rows: ", ".join(map(str, sorted({row.seed for row in rows}))),
+    "float32": lambda rows: _reached(_in(rows, "float32")),
+    "bfloat16": lambda rows: _reached(_in(rows, "bfloat16")),
     "bfloat16 − float32": _difference,
     "commit": _commits,
 }
