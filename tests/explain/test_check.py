@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import re
 import time
 
 import numpy as np
@@ -17,10 +18,11 @@ from toolkit.explain import check as module
 from toolkit.explain.check import check
 from toolkit.explain.copies import find_copies
 from toolkit.explain.findings import of_classes, of_copies, of_memory, of_pace
-from toolkit.explain.trial import Pace
+from toolkit.explain.trial import Pace, _validation_seconds
 
 every_backend = pytest.mark.every_backend
 
+ONE_STEP = 90  # of the 105 examples of train in MADE["image"]
 OPTIMIZER = "optimizer: {name: adam, learning_rate: 1e-2}\n"
 PICTURES = """
 data: {source: folder, path: %s, batch_size: 8}
@@ -142,6 +144,18 @@ def test_copies_within_a_split_are_a_note(pictures, config):
     assert "1 of train stand in it before (1 exactly)" in line.text
 
 
+def test_pictures_that_differ_in_colour_alone_are_no_copies(tmp_path, config):
+    """The same pictures stand in every split, in each in another colour."""
+    for channel, split in enumerate(("train", "validation", "test")):
+        for i in range(12):
+            folder = tmp_path / "pictures" / split / ("cat", "dog")[i % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            rows = np.zeros((32, 32, 3), np.uint8)
+            rows[..., channel] = picture(i)[..., 0]
+            Image.fromarray(rows).save(folder / f"{i}.png")
+    assert warnings_of(seen(config(PICTURES % "pictures"))) == []
+
+
 def test_texts_that_differ_in_case_marks_and_a_few_words_are_copies(tmp_path, config):
     rng = np.random.default_rng(0)
     words = np.array([f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(200)])
@@ -217,20 +231,60 @@ def network(middle=lambda x: x, *, scale=1.0):
     return keras.Model({"image": image}, keras.layers.Dense(3, name="logits")(middle(x)))
 
 
-@every_backend
-def test_a_layer_that_is_cut_off_is_named_and_the_model_is_left_as_it_was(config):
+def stop():
+    """A layer that lets no gradient through."""
     import keras
 
     class Stop(keras.layers.Layer):
         def call(self, x):
             return keras.ops.stop_gradient(x)
 
-    model = network(Stop())
+    return Stop()
+
+
+@every_backend
+def test_a_layer_that_is_cut_off_is_named_and_the_model_is_left_as_it_was(config):
+    model = network(stop())
     before = [np.array(value) for value in model.get_weights()]
     (line,) = of(check(config(MADE["image"]), model=model), "gradients")
     assert (line.level, line.text) == ("wrong", "no gradient reaches first/kernel, first/bias")
     for value, kept in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, kept)
+
+
+@every_backend
+def test_a_model_that_is_cut_off_as_a_whole_is_told_and_not_timed(config):
+    import keras
+
+    inner = network()
+    model = keras.Model(inner.input, stop()(inner.output))
+    before = [np.array(value) for value in model.get_weights()]
+    found = check(config(MADE["image"]), model=model)
+    assert [(finding.level, finding.about) for finding in found[-2:]] == [
+        ("wrong", "one batch"),
+        ("wrong", "gradients"),
+    ]
+    assert found[-1].text == "no gradient reaches first/kernel, first/bias, logits/kernel and 1 more"
+    for value, kept in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, kept)
+
+
+def test_examples_that_contradict_one_another_are_not_learnt_by_heart(tmp_path, config):
+    """Every text has both labels: of each the first is taken, and can be learnt."""
+    texts = [f"a film {word} and {word} to the end" for word in ("long", "short", "dull", "bright", "old", "new")]
+    for name, times in {"train": 12, "test": 1}.items():
+        rows = "".join(f"{text},{label}\n" for text in times * texts for label in ("good", "bad"))
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
+    made = config(TEXTS, "data.batch_size=32")
+    stages.set_up(made)
+    line = next(line for line in module._findings(made, None, tmp_path / "sheet.png") if line.about == "one batch")
+    assert line.level == "ok"
+
+
+@pytest.mark.parametrize("most", [2, 9])
+def test_examples_are_different_where_one_of_their_inputs_is(most):
+    inputs = {"samples": np.array([[1, 0], [1, 0], [1, 0], [2, 0], [1, 0]]), "lengths": np.array([1, 1, 2, 1, 2])}
+    assert module._different(inputs, most=most) == [0, 2, 3][:most]
 
 
 def test_a_model_that_cannot_learn_is_told(config):
@@ -248,7 +302,8 @@ def test_the_loss_at_the_start_is_held_against_guessing(config, scale, level):
 
 
 @every_backend
-def test_a_slow_source_is_told(config, monkeypatch):
+@pytest.mark.parametrize("batch_size", [16, ONE_STEP])
+def test_a_slow_source_is_told(config, monkeypatch, batch_size):
     from toolkit.training import feed
 
     quick = feed.training_batches
@@ -263,9 +318,38 @@ def test_a_slow_source_is_told(config, monkeypatch):
         return quick(*arguments, **options).map(late).prefetch(1)
 
     monkeypatch.setattr(feed, "training_batches", slow)
-    (line,) = of(check(config(MADE["image"])), "a step")
+    found = check(config(MADE["image"], f"data.batch_size={batch_size}"))
+    (line,) = of(found, "a step")
     assert line.level == "note"
     assert "waiting for data" in line.text
+    (line,) = of(found, "training")
+    assert ("of 1 steps" in line.text) == (batch_size == ONE_STEP)
+
+
+@every_backend
+def test_steps_are_timed_that_do_not_compile_even_where_an_epoch_has_one(config, monkeypatch):
+    monkeypatch.setattr(module, "_PACE_SECONDS", 120)  # further epochs come until there are steps enough
+    found = check(config(MADE["image"], f"data.batch_size={ONE_STEP}"))
+    (line,) = of(found, "a step")
+    steps = int(re.search(r"mean of (\d+)", line.text)[1])
+    assert 4 <= steps <= 8
+
+
+def test_a_validation_is_timed_once_its_batches_are_compiled(monkeypatch):
+    """Compiling for a batch of another size takes 100 s here, and a batch 1 s."""
+    import tensorflow as tf
+
+    clock, known = [0.0], set()
+
+    class Model:
+        def evaluate(self, batches, verbose):
+            for batch in batches.as_numpy_iterator():
+                clock[0] += 1.0 if len(batch) in known else 100.0
+                known.add(len(batch))
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    assert _validation_seconds(Model(), tf.data.Dataset.range(11).batch(4)) == 3
+    assert _validation_seconds(Model(), tf.data.Dataset.range(40).batch(4)) == 10
 
 
 def test_a_training_is_the_sum_of_its_parts(config):

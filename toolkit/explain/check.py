@@ -8,7 +8,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,8 @@ def _findings(config: RunConfig, model: Any, output: Path) -> Iterator[Finding]:
         start, heart = _try(config, data, feed, model)
         yield of_start(data, start)
         yield from of_heart(config, heart)
+    if heart.cut_off:  # no step to time
+        return
     with weights_kept(model):
         try:
             stages.compile_model(model, stages.objective(config, data.spec), config, stages.total_steps(config, feed))
@@ -179,7 +181,7 @@ def _try(config: RunConfig, data: Data, feed: Feed, model: Any) -> tuple[Start, 
     aim = objective(data.spec)  # without label smoothing, below which no loss could fall
     inputs, labels = next(feed.epoch(0, 0)[0].take(1).as_numpy_iterator())
     start = start_losses(model, aim, inputs, labels)
-    few = slice(_HEART_EXAMPLES[data.spec.task])
+    few = _different(inputs, most=_HEART_EXAMPLES[data.spec.task])
     heart = learn_by_heart(
         model,
         aim.loss,
@@ -189,6 +191,14 @@ def _try(config: RunConfig, data: Data, feed: Feed, model: Any) -> tuple[Start, 
         seconds=_HEART_SECONDS,
     )
     return start, heart
+
+
+def _different(inputs: Mapping[str, Any], *, most: int) -> list[int]:
+    """Places of the first examples with other inputs than those before: no model can learn two labels for the same."""
+    places: dict[bytes, int] = {}
+    for place, values in enumerate(zip(*inputs.values(), strict=True)):
+        places.setdefault(b"".join(value.tobytes() for value in values), place)
+    return list(places.values())[:most]
 
 
 def _memory() -> Finding:

@@ -114,7 +114,10 @@ def of_start(data: Data, start: Start) -> Finding:
 def of_heart(config: RunConfig, heart: ByHeart) -> Iterator[Finding]:
     """Whether it was learnt, and what got no gradient meanwhile."""
     text = f"in {heart.steps} steps on one batch alone the loss went from {heart.first:.3g} to {heart.last:.3g}"
-    if heart.learnt:
+    if not heart.steps:
+        advice = "nothing can be learnt before one does"
+        yield Finding("wrong", "one batch", "no step can be made, because no weight gets a gradient", advice)
+    elif heart.learnt:
         yield Finding("ok", "one batch", f"learnt by heart: {text}")
     elif heart.ended or not heart.last < float("inf"):
         advice = "the model cannot even learn these by heart: look for what keeps labels or gradients from it"

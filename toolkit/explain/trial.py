@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import statistics
 import time
@@ -29,6 +30,7 @@ _MOST_STEPS = 400
 _CERTAIN = 1e3  # logits of this size are no answer but certain blanks past the end of a recording
 _SETTLING = 3  # steps that compile, and take batches that lay ready
 _LEAST_STEPS = 8
+_NO_GRADIENTS = ("No gradients provided for any variable", "element 0 of tensors does not require grad")
 _COMPILED = 5.0  # times the median of all: such a step has compiled for a new length
 
 
@@ -70,13 +72,14 @@ class ByHeart:
     """How learning one batch went.
 
     Attributes:
-        steps: that were made.
-        first: loss of the first, in nats per example.
+        steps: that were made; none where the backend refuses, because no weight gets a gradient.
+        first: loss of the first, in nats per example; NaN without steps.
         last: mean loss of the last few.
         learnt: whether the loss fell far enough.
         ended: whether all steps were made that are allowed; False where time was up.
         seconds: that it might take after the first step.
         unmoved: names of trainable weights that are where they were: they get no gradient.
+        cut_off: whether these are all that there are.
     """
 
     steps: int
@@ -86,6 +89,7 @@ class ByHeart:
     ended: bool
     seconds: float
     unmoved: tuple[str, ...]
+    cut_off: bool
 
 
 def learn_by_heart(
@@ -105,7 +109,7 @@ def learn_by_heart(
     before = _trained(model)
     losses: list[float] = []
     learnt, end = False, math.inf
-    with _missing_gradients():
+    with _missing_gradients(), _no_gradients():
         while len(losses) < _MOST_STEPS and not learnt and (len(losses) < _LEAST_STEPS or time.monotonic() < end):
             model.reset_metrics()  # the loss would be the mean of all steps
             losses.append(float(model.train_on_batch(dict(inputs), labels, return_dict=True)["loss"]))
@@ -114,8 +118,19 @@ def learn_by_heart(
             learnt = statistics.fmean(losses[-3:]) < goal
             end = min(end, time.monotonic() + seconds)  # the first step compiles
     unmoved = tuple(name for name, value in _trained(model).items() if np.array_equal(value, before[name]))
-    last = statistics.fmean(losses[-3:])
-    return ByHeart(len(losses), losses[0], last, learnt, len(losses) == _MOST_STEPS, seconds, unmoved)
+    cut_off = bool(before) and len(unmoved) == len(before)
+    first, last = (losses[0], statistics.fmean(losses[-3:])) if losses else (math.nan, math.nan)
+    return ByHeart(len(losses), first, last, learnt, len(losses) == _MOST_STEPS, seconds, unmoved, cut_off)
+
+
+@contextlib.contextmanager
+def _no_gradients() -> Iterator[None]:
+    """Ends the block where no weight at all gets a gradient: Keras and torch refuse that, JAX goes on with zeros."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if not any(message in str(error) for message in _NO_GRADIENTS):
+            raise
 
 
 @contextlib.contextmanager
@@ -156,19 +171,26 @@ class Pace:
 
 
 def measure_pace(model: Any, feed: Feed, *, class_weights: Mapping[int, float] | None, seconds: float) -> Pace:
-    """Time the steps of a compiled model as the loop makes them, for about `seconds`."""
+    """Time the steps of a compiled model as the loop makes them, for about `seconds`.
+
+    Where an epoch has too few, epochs follow until they suffice or time is up.
+    """
     from toolkit.training.averages import finalising_put_off
     from toolkit.training.guard import guarded_steps
     from toolkit.training.state import prepare
 
     prepare(model, feed.validation)
-    batches, waited = feed.epoch(0, 0)
-    clock = _clock(waited, seconds)
-    start = time.perf_counter()
+    times, waits = np.empty(0), np.empty(0)
     with guarded_steps(model), finalising_put_off(model.optimizer), _missing_gradients():
-        model.fit(batches, callbacks=[clock], class_weight=class_weights, shuffle=False, verbose=0)
-    times = np.diff(clock.times, prepend=start)
-    waits = np.diff(clock.waits, prepend=0.0)
+        for epoch in itertools.count():
+            batches, waited = feed.epoch(epoch, 0)
+            clock = _clock(waited, seconds)
+            start = time.perf_counter()
+            model.fit(batches, callbacks=[clock], class_weight=class_weights, shuffle=False, verbose=0)
+            times = np.append(times, np.diff(clock.times, prepend=start))
+            waits = np.append(waits, np.diff(clock.waits, prepend=0.0))  # each epoch has a meter of its own
+            if len(times) >= _SETTLING + _LEAST_STEPS or (len(times) > 1 and times[1:].sum() > seconds):
+                break
     settled = slice(_SETTLING if len(times) >= _SETTLING + 2 else -1, None)
     times, waits, compiling = times[settled], waits[settled], float(times[0])
     usual = times <= _COMPILED * np.median(times)
@@ -203,9 +225,10 @@ def _clock(waited: Callable[[], float] | None, seconds: float) -> Any:
 
 
 def _validation_seconds(model: Any, validation: Any) -> float:
-    """A few batches, compiled before, and from them all."""
+    """A few batches, and from them all."""
     batches = int(validation.cardinality())
     few = min(batches, 3)
+    model.evaluate(validation.take(few), verbose=0)  # the last may be smaller, and is then compiled for
     start = time.perf_counter()
     model.evaluate(validation.take(few), verbose=0)
     return (time.perf_counter() - start) * batches / few
