@@ -242,11 +242,37 @@ def test_an_interrupted_pass_goes_on_where_it_stopped(copy_of, monkeypatch, caps
     assert not (directory / document.PART).exists()
 
 
-def test_what_was_measured_otherwise_is_not_gone_on_with(copy_of, capsys):
+def test_a_pass_over_fewer_changes_leaves_what_an_interrupted_one_had_measured(copy_of, monkeypatch, capsys):
+    directory = copy_of("image")
+    all_of_fog, asked = robustness(directory, changes=["fog"], severities=[1, 2, 3]), []
+    answers = walk._answers
+
+    def counted(trained, examples, change, strength):
+        asked.append((change, strength))
+        return answers(trained, examples, change, strength)
+
+    dataclasses.replace(all_of_fog, passes=all_of_fog.passes[:2]).write(directory / document.PART)  # as if interrupted
+    monkeypatch.setattr(walk, "_answers", counted)
+    robustness(directory, changes=["jpeg"], severities=[1])
+    assert "for a later pass over more changes: 2 that were not asked for" in capsys.readouterr().out
+    robustness(directory, changes=["fog"], severities=[1])
+    assert asked == [("clean", 0), ("jpeg", 1), ("clean", 0)]
+    asked.clear()
+    whole = robustness(directory, changes=["fog", "jpeg"], severities=[1, 2, 3])
+    assert asked == [("clean", 0), ("fog", 3), ("jpeg", 2), ("jpeg", 3)]
+    assert whole.passes[:3] == all_of_fog.passes
+    assert not (directory / document.PART).exists()
+
+
+def test_what_was_measured_otherwise_is_not_gone_on_with(copy_of, monkeypatch, capsys):
     directory = copy_of("image")
     first = robustness(directory, changes=["fog"], severities=[3])
     first.write(directory / document.PART)  # as if interrupted
-    capsys.readouterr()
+    with monkeypatch.context() as patched:
+        patched.setattr(walk, "DEFINITIONS", 2)  # levels of a later version
+        robustness(directory, changes=["fog"], severities=[3])
+    assert "nothing in it is used" in capsys.readouterr().out
+    first.write(directory / document.PART)
     other = robustness(directory, changes=["fog"], severities=[3], seed=1)
     assert "nothing in it is used" in capsys.readouterr().out
     assert other.passes[0].figures != first.passes[0].figures
@@ -279,6 +305,9 @@ def test_a_baseline_is_set_beside(copy_of, capsys):
         robustness(directory, changes=["fog", "shear"], severities=[5], baseline=baseline)
     with pytest.raises(ToolkitError, match="another test part"):
         robustness(copy_of("audio", "sounds"), baseline=baseline)
+    (baseline / "weights.safetensors").write_bytes((baseline / "last.safetensors").read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(ToolkitError, match=r"other weights than those that its robustness.json .*measure it again"):
+        robustness(directory, **options, baseline=baseline)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +344,7 @@ def test_a_folder_without_a_run_and_a_part_of_others_are_refused(copy_of, tmp_pa
     with pytest.raises(ToolkitError, match="is not the directory of a trained run"):
         robustness(tmp_path / "empty")
     directory = copy_of("image")
-    (directory / document.PART).write_text('{"format": 1, "clean": 3}')
+    (directory / document.PART).write_text('{"format": 2, "clean": 3}')
     with pytest.raises(ToolkitError, match=r"robustness.part.json: .*remove the file"):
         robustness(directory, changes=["fog"], severities=[1])
     (directory / document.PART).unlink()

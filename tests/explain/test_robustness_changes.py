@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import math
@@ -12,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.data import text
-from toolkit.explain.robustness import pictures, sounds, texts
-from toolkit.explain.robustness.change import SEVERITIES, random_of
+from toolkit.explain.robustness import attack, pictures, sounds, texts
+from toolkit.explain.robustness.change import DEFINITIONS, SEVERITIES, random_of
 
 RATE = 8000
 
@@ -57,6 +58,14 @@ def dot(side=41, width=0):
     half = side // 2
     image[half - width : half + width + 1, half - width : half + width + 1] = 255
     return image
+
+
+def test_other_levels_have_another_number():
+    tables = (pictures._LEVELS, sounds._LEVELS, texts._LEVELS)
+    told = repr([[(apply.__name__, levels) for apply, levels in table.items()] for table in tables])
+    told += repr((attack.NAMES, attack.PGD_STEPS, attack._REACH))
+    found = DEFINITIONS, hashlib.sha256(told.encode()).hexdigest()[:16]
+    assert found == (1, "6c11acf495d04690"), "raise DEFINITIONS, or old figures join new ones; then write both here"
 
 
 @pytest.mark.parametrize("channels", [1, 3])

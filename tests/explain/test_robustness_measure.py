@@ -97,7 +97,15 @@ def robustness(clean, errors, **setting):
         examples=10,
         task="classification",
         setting=document.Setting(
-            **{"fingerprint": "f", "weights": "w", "backend": "jax", "seed": 0, "limit": None, **setting}
+            **{
+                "fingerprint": "f",
+                "weights": "w",
+                "backend": "jax",
+                "seed": 0,
+                "limit": None,
+                "definitions": 1,
+                **setting,
+            }
         ),
         clean=figures(clean),
         passes=tuple(
@@ -135,6 +143,7 @@ def test_a_baseline_without_errors_is_no_measure(tmp_path):
         ({"fingerprint": "g"}, "another test part"),
         ({"seed": 7}, "--seed 7"),
         ({"limit": 30}, "--limit 30"),
+        ({"definitions": 2}, "other definitions of the changes"),
     ],
 )
 def test_a_baseline_of_other_examples_is_refused(setting, message, tmp_path):
@@ -160,9 +169,9 @@ def test_what_is_written_is_what_is_read(tmp_path):
     [
         ("{", "cannot be read"),
         ("[]", "has format None"),
-        ('{"format": 2}', "has format 2"),
-        ('{"format": 1}', "split: Field required"),
-        ('{"format": 1, "split": "\\u001b[31m"}', "split: Input should be 'test'"),
+        ('{"format": 1}', "has format 1, this version reads 2: remove the file and run `toolkit robustness` again"),
+        ('{"format": 2}', "split: Field required"),
+        ('{"format": 2, "split": "\\u001b[31m"}', "split: Input should be 'test'"),
     ],
 )
 def test_a_file_of_others_is_refused_in_one_sentence(content, message, tmp_path):

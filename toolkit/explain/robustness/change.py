@@ -11,6 +11,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 SEVERITIES = (1, 2, 3, 4, 5)
+DEFINITIONS = 1
+"""Of all changes and attacks, to be raised with every new level or definition: figures of two do not go together."""
 
 
 @dataclasses.dataclass(frozen=True)

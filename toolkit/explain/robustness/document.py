@@ -14,7 +14,7 @@ from toolkit.evaluation.files import encode, replace_file, strict_json
 from toolkit.explain.robustness.measure import Figures, corruption_error
 from toolkit.runs import trust
 
-FORMAT = 1
+FORMAT = 2  # 1 did not say by which definitions of the changes it was measured
 FILE = "robustness.json"
 PART = "robustness.part.json"
 """What is measured so far, while a pass over the test part is under way or after it was interrupted."""
@@ -28,6 +28,7 @@ class Setting:
         fingerprint: of the split.
         weights: sha256 of the file they were read from.
         limit: examples of the sample; None for all.
+        definitions: number of those of the changes and attacks.
     """
 
     fingerprint: str
@@ -35,6 +36,7 @@ class Setting:
     backend: str
     seed: int
     limit: int | None
+    definitions: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,13 +174,14 @@ def check_comparable(other: Robustness, setting: Setting, passes: Sequence[tuple
     Raises:
         ToolkitError: that is so.
     """
-    for name in ("fingerprint", "seed", "limit"):
+    for name in ("fingerprint", "seed", "limit", "definitions"):
         own, its = getattr(setting, name), getattr(other.setting, name)
         if own != its:
             what = {
                 "fingerprint": "another test part",
                 "seed": f"--seed {its}",
                 "limit": f"--limit {its or 'left out'}",
+                "definitions": "other definitions of the changes",
             }
             raise ToolkitError(
                 f"--baseline {trust.shown(baseline)} was measured with {what[name]}, so its errors are no measure for "

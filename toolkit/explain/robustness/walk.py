@@ -14,7 +14,7 @@ from toolkit.config import RunConfig, load_run
 from toolkit.errors import ToolkitError, did_you_mean
 from toolkit.explain.robustness import changed, measure
 from toolkit.explain.robustness.attack import gradient_of
-from toolkit.explain.robustness.change import SEVERITIES
+from toolkit.explain.robustness.change import DEFINITIONS, SEVERITIES
 from toolkit.explain.robustness.changed import Examples
 from toolkit.explain.robustness.document import FILE, PART, Pass, Robustness, Setting, check_comparable, compare, read
 from toolkit.explain.robustness.measure import Figures
@@ -118,11 +118,21 @@ def all_passes(
 
 
 def _setting(directory: Path, backend: str | None, seed: int, limit: int | None) -> Setting:
-    with trust.open_file(directory / runs.WEIGHTS) as file:
-        weights = hashlib.sha256(file.read()).hexdigest()
     fingerprint = trust.read_record(directory / runs.RECORD)["fingerprints"].get("test", "")
     backend = backend or load_run(directory).training.backend
-    return Setting(fingerprint=fingerprint, weights=weights, backend=backend, seed=seed, limit=limit)
+    return Setting(
+        fingerprint=fingerprint,
+        weights=_digest_of_weights(directory),
+        backend=backend,
+        seed=seed,
+        limit=limit,
+        definitions=DEFINITIONS,
+    )
+
+
+def _digest_of_weights(directory: Path) -> str:
+    with trust.open_file(directory / runs.WEIGHTS) as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 def _read_baseline(directory: Path) -> Robustness:
@@ -131,7 +141,13 @@ def _read_baseline(directory: Path) -> Robustness:
             f"--baseline {trust.shown(directory)} holds no {FILE}: run `toolkit robustness` on it first, with the same "
             "options."
         )
-    return read(directory / FILE)
+    found = read(directory / FILE)
+    if found.setting.weights != _digest_of_weights(directory):
+        raise ToolkitError(
+            f"--baseline {trust.shown(directory)} has other weights than those that its {FILE} was measured with: "
+            "measure it again with the same options."
+        )
+    return found
 
 
 def _examples(trained: Trained, seed: int, limit: int | None, *, attacked: bool) -> Examples:
@@ -197,7 +213,7 @@ def _known(run: Run, setting: Setting) -> dict[tuple[str, int], Figures]:
         return {}
     part = read(path)
     if part.setting != setting:
-        run.say(f"note: {PART} is of other weights or options, so nothing in it is used")
+        run.say(f"note: {PART} is of other weights, options or definitions of the changes, so nothing in it is used")
         return {}
     return {(one.change, one.strength): one.figures for one in part.passes}
 
@@ -230,5 +246,9 @@ def _write(found: Robustness, examples: Examples, run: Run) -> None:
     if examples.spec.kind == "image":
         replace_file(run.path("robustness-examples.png"), picture.draw_examples(found, examples))
     found.write(run.path(FILE))
-    remove_file(run.path(PART))
+    left = len(_known(run, found.setting).keys() - {(one.change, one.strength) for one in found.passes})
+    if left:
+        run.say(f"kept in {PART} for a later pass over more changes: {left} that were not asked for")
+    else:
+        remove_file(run.path(PART))
     run.say(*table.tables(found), f"everything is in {run.directory}")
