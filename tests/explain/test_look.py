@@ -194,6 +194,34 @@ def test_a_bright_patch_is_found_by_map_and_attribution(patch_run, seen):
 
 
 @every_backend
+@pytest.mark.parametrize("scaling", ["offset", "normalization"])
+def test_attributions_are_against_black_whatever_it_is_after_the_scaling(scaling):
+    import keras
+
+    from toolkit.explain.look import graph
+    from toolkit.explain.look.attributions import Scores
+    from toolkit.explain.look.pictures import pixel_attributions
+
+    image = keras.Input((4, 5, 2), dtype="uint8", name="image")
+    if scaling == "offset":
+        scaled, unit = keras.layers.Rescaling(1 / 127.5, offset=-1)(image), np.full(2, 1 / 127.5)
+    else:
+        scaled, unit = keras.layers.Normalization(mean=[90, 120], variance=[400, 900])(image), 1 / np.array([20, 30])
+    dense = keras.layers.Dense(3)
+    model = keras.Model({"image": image}, dense(keras.layers.Flatten()(scaled)))
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 4, 5, 2)).astype("uint8")
+    pixels[0, :2] = 0
+    found = pixel_attributions(
+        Scores(model, graph.pixels(model, (4, 5, 2))), SimpleNamespace(inputs={"image": pixels}, answer=1)
+    )
+    kernel = np.array(dense.kernel, np.float64)
+    weights = (kernel[:, 1] - kernel.mean(axis=1)).reshape(4, 5, 2) * unit
+    np.testing.assert_allclose(found.values, weights * pixels[0], rtol=1e-4, atol=1e-6)
+    difference = score(model, {"image": pixels}, 1) - score(model, {"image": np.zeros_like(pixels)}, 1)
+    assert found.difference == pytest.approx(difference, rel=1e-4, abs=1e-5)
+
+
+@every_backend
 def test_the_word_that_decides_is_found_and_the_attributions_are_complete(word_run, seen):
     from toolkit.explain.look.texts import Tokens
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +20,9 @@ from toolkit.cli import cli
 from toolkit.errors import ToolkitError
 from toolkit.explain.report import gather
 from toolkit.explain.report.curves import curves
+from toolkit.explain.report.page import Page
 from toolkit.explain.report.write import MAX_BYTES, write_report
+from toolkit.runs import trust
 
 HOSTILE = '<script>document.title="taken"</script>'
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -192,6 +196,42 @@ def test_a_long_training_is_thinned_evenly(run):
     assert steps == list(range(0, 10_000, steps[1]))
 
 
+def test_of_many_epochs_the_last_and_the_best_stay_and_all_are_counted(tmp_path):
+    best = {"metric": "val_loss", "value": 0.125, "epoch": 1238}
+    run = start(tmp_path / "run", overrides=["training.epochs=5000"], best=best)
+    with (run / "metrics.jsonl").open("w") as file:
+        file.writelines(
+            json.dumps({"kind": "epoch", "epoch": i, "step": 10 * i, "loss": 1 / i}) + "\n" for i in range(1, 2601)
+        )
+
+    found = gather.gather(run, "run")
+    page = report(run)
+
+    epochs = [row["epoch"] for row in found.epochs]
+    assert epochs == sorted({*range(1, 2601, epochs[1] - 1), 1238, 2600}) and epochs[1] > 2
+    assert {shape["x0"] for shape in json.loads(curves([found]))["layout"]["shapes"]} == {12380}
+    assert ["epochs", "2,600 of 5,000 so far"] in page.cells
+    shown = [row for row in page.cells if len(row) == 3 and row[0][0].isdigit()]
+    assert shown[0][:2] == ["1,238", "12,380"] and shown[-1][:2] == ["2,600", "26,000"]
+    assert len(shown) == 201 and "201 of 2,600 epochs; metrics.jsonl in the run directory has all." in page.text
+
+
+def test_the_matrix_of_many_classes_is_read(run):
+    classes = json.loads((run / "evaluation.json").read_text())["classes"]
+    confusion = [[0] * 1700 for _ in range(1700)]
+    confusion[1500][7], confusion[3][1600] = 8, 9
+    change(
+        run / "evaluation.json",
+        classes=[{**classes[0], "name": f"class {i}"} for i in range(1700)],
+        confusion=confusion,
+    )
+    assert (run / "evaluation.json").stat().st_size > trust.MAX_JSON
+
+    page = report(run)
+
+    assert page.cells.index(["class 3", "class 1600", "9"]) < page.cells.index(["class 1500", "class 7", "8"])
+
+
 def test_only_what_has_been_computed_has_a_section(tmp_path):
     page = report(start(tmp_path / "run", seconds=None, best=None))
 
@@ -257,6 +297,58 @@ def test_a_picture_without_room_is_told(run, monkeypatch):
     assert path.stat().st_size <= 2_010_000 < bare
     assert told[0] == f"left out, too large for the page: {run / 'curves.png'}"
     assert "(left out, too large for this page: Curves of the training" in Parsed(path).text
+
+
+def padded(size: int) -> bytes:
+    """A picture of so many bytes, most of them a comment."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    def made(characters: int) -> bytes:
+        buffer, told = io.BytesIO(), PngInfo()
+        told.add_text("Comment", "x" * characters)
+        Image.new("RGB", (40, 30)).save(buffer, "PNG", pnginfo=told)
+        return buffer.getvalue()
+
+    return made(size - len(made(0)))
+
+
+def test_a_picture_as_long_as_its_room_and_those_around_it_fit(tmp_path, monkeypatch):
+    run = start(tmp_path / "run", best=None)  # without curves: Plotly takes its time
+    (run / "look.png").write_bytes(padded(3000))
+    address = Parsed(write_report([run], say=lambda text: None)).all("img")[0]["src"]
+    rest = (run / "report.html").stat().st_size - len(address)
+    monkeypatch.setattr("toolkit.explain.report.write.MAX_BYTES", rest + 22 + 4 * 2000)  # of that of 6,000 bytes
+
+    found = {}
+    for size in range(5940, 6060, 3):  # four characters each
+        (run / "look.png").write_bytes(padded(size))
+        path = write_report([run], say=lambda text: None)
+        found[size] = path.stat().st_size - rest - 22 - 4 * 2000, Parsed(path).all("img")[0]["src"][:15]
+
+    assert all(above <= 0 for above, _ in found.values())
+    assert found[5940] == (-80, "data:image/png;") and found[6057][1] == "data:image/webp"
+
+
+def test_sentences_in_place_of_pictures_have_their_room(tmp_path, monkeypatch):
+    run = start(tmp_path / "run", best=None)
+    (run / "look").mkdir()
+    for i in range(4):
+        (run / "look" / f"<&{i}>.png").write_bytes(png(noise=True))
+    bare = len(Page([gather.gather(run, "run")]).to_html().encode())
+
+    told = []
+    for more in range(0, 400, 20):
+        monkeypatch.setattr("toolkit.explain.report.write.MAX_BYTES", bare + more)
+        try:
+            path = write_report([run], say=lambda text: None)
+        except ToolkitError as error:
+            told.append(str(error))
+        else:
+            assert path.stat().st_size <= bare + more
+            assert Parsed(path).text.count("(left out, too large for this page: look: <&") == 4
+
+    assert 0 < len(told) < 20 and all("leave no room for pictures within" in text for text in told)
 
 
 def test_several_runs_are_compared_and_what_differs_is_marked(tmp_path):
@@ -357,13 +449,17 @@ def change(path, **changes):
 DAMAGE = {
     "no run": (lambda run: (run / "record.json").unlink(), "record.json is missing"),
     "figures": (lambda run: change(run / "evaluation.json", accuracy="high"), "evaluation.json: accuracy: "),
-    "many figures": (lambda run: change(run / "evaluation.json", confusion=[[""] * 10**6]), "confusion.0.0: "),
+    "many figures": (lambda run: change(run / "evaluation.json", confusion=[[""] * 10**6]), "confusion.0: "),
     "many shares": (lambda run: change(run / "evaluation.json", top_k=dict.fromkeys(range(10**5), "")), "10,000 parts"),
     "matrix": (lambda run: change(run / "evaluation.json", confusion=[[1, 2]]), "confusion has not a row and a column"),
+    "many lists": (lambda run: (run / "evaluation.json").write_text(f"[{'{},' * 3 * 10**6}0]"), "1,000,000 lists"),
+    "large": (lambda run: os.truncate(run / "evaluation.json", 2**27 + 1), "more than 134,217,728 bytes"),
+    "long": (lambda run: change(run / "evaluation.json", split="x" * 2**24), "bytes without its confusion matrix"),
     "list": (lambda run: (run / "evaluation.json").write_text("[]"), "evaluation.json holds no evaluation"),
     "predictions": (lambda run: (run / "predictions.csv").write_text("id,x\n1,2\n"), "no table of predictions"),
     "short row": (lambda run: (run / "predictions.csv").write_text("id,label,answer,probability\na,b\n"), "no table"),
     "no UTF-8": (lambda run: (run / "duplicates.csv").write_bytes(b"split\n\xff\n"), "duplicates.csv cannot be read"),
+    "no head": (lambda run: (run / "duplicates.csv").write_text("\nsplit,id\n"), "duplicates.csv has no names of"),
     "metrics": (lambda run: (run / "metrics.jsonl").write_text("{}\n"), "metrics.jsonl:1 is no row"),
     "record": (lambda run: change(run / "record.json", best="x"), "record.json: best: "),
     "picture": (lambda run: (run / "look.png").write_bytes(b"GIF89a"), "look.png is no PNG picture"),

@@ -52,6 +52,13 @@ def test_runs_are_listed_from_the_oldest_with_their_figures(make, tmp_path):
     assert later.size == sum(path.stat().st_size for path in later.directory.rglob("*") if path.is_file()) > 5000
 
 
+def test_a_run_with_many_classes_is_listed_with_its_figures(make, tmp_path):
+    matrix = [[0] * 1700] * 1700
+    (make("one") / "evaluation.json").write_text(json.dumps({"accuracy": 0.5, "confusion": matrix}))  # 8.7 MB
+    (one,) = listing.summaries(tmp_path / "runs", config)
+    assert one.figures["test accuracy"] == 0.5
+
+
 def test_a_damaged_run_is_listed_with_its_fault(make, tmp_path, capsys):
     make("whole")
     (make("broken") / "record.json").write_text("{")

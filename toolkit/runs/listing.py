@@ -193,7 +193,7 @@ def _figures(directory: Path, record: Mapping[str, Any]) -> dict[str, float]:
     if isinstance(best, dict) and isinstance(best.get("metric"), str):
         figures[best["metric"]] = best.get("value")
     if (directory / _EVALUATION).exists():
-        test = trust.read_json(directory / _EVALUATION)
+        test = trust.read_json(directory / _EVALUATION, limit=trust.MAX_EVALUATION)
         if isinstance(test, dict):
             words = test.get("words")
             figures["test accuracy"] = test.get("accuracy")

@@ -25,6 +25,8 @@ MAX_DEPTH = 16
 MAX_CONFIG = 256 * 1024  # bytes, as for any config
 MAX_EVENTS = 40_000  # of YAML: more than a config may hold
 MAX_JSON = 8 * 2**20  # bytes of record.json or of a manifest; what can be read from so many stays below 500 MB
+MAX_EVALUATION = 128 * 2**20  # bytes: the confusion matrix of 6,000 classes, three bytes and more to a count
+MAX_LISTS = 1_000_000  # and objects, in a JSON file of more bytes: an empty one takes 30 times its text
 
 MAX_PARTS = 10_000  # of one field of record.json
 
@@ -134,13 +136,15 @@ def read_text(path: Path, *, limit: int = MAX_JSON) -> str:
         raise ToolkitError(f"{shown(path)} cannot be read ({error}): {_BRING}.") from error
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value of a plain file.
+def read_json(path: Path, *, limit: int = MAX_JSON) -> Any:
+    """The JSON value of a plain file of at most `limit` bytes.
 
     Raises:
-        ToolkitError: there is none, it is too long, or it is not JSON.
+        ToolkitError: there is none, it is too long or has too many lists for its length, or it is not JSON.
     """
-    text = read_text(path)
+    text = read_text(path, limit=limit)
+    if len(text) > MAX_JSON and text.count("[") + text.count("{") > MAX_LISTS:
+        raise ToolkitError(f"{shown(path)} has more than {MAX_LISTS:,} lists and objects: {_BRING}.")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError

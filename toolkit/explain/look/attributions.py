@@ -76,22 +76,29 @@ class Scores:
         return self._compute(values, weights, *graph.in_order(self._model, repeated))
 
 
-def integrated_gradients(scores: Scores, inputs: graph.Inputs, label: int) -> Attribution:
-    """What each number of the tensor adds to the score of `label`, for one example, against all numbers being 0.
+def integrated_gradients(
+    scores: Scores, inputs: graph.Inputs, label: int, *, baseline: graph.Inputs | None = None
+) -> Attribution:
+    """What each number of the tensor adds to the score of `label`, for one example, against that of a baseline.
 
-    The gradient is averaged along the straight line from 0 to the input, by trapezoids. How far each is off is known,
-    since the slope's integral is the difference of the scores at its ends: those that are off most are halved, until
-    all together are off by half a percent of the whole difference, or at 1,024 points. (Equal steps, as in the source,
-    can miss a place where a recurrent network tips over from one answer to another.)
+    The gradient is averaged along the straight line from there to the input, by trapezoids. How far each is off is
+    known, since the slope's integral is the difference of the scores at its ends: those that are off most are halved,
+    until all together are off by half a percent of the whole difference, or at 1,024 points. (Equal steps, as in the
+    source, can miss a place where a recurrent network tips over from one answer to another.)
+
+    Args:
+        baseline: inputs of the model, which give the tensor its numbers there; None makes all of them 0.
 
     Source: Sundararajan, Taly & Yan 2017 (arXiv:1703.01365), equation 1; completeness is their proposition 1.
     """
     value = scores.value(inputs)  # (1, …)
+    start = np.zeros_like(value) if baseline is None else scores.value(baseline)
+    way = value - start
 
     def at(places: Sequence[float]) -> list[_Point]:
         filled = np.resize(places, BATCH).reshape(-1, *[1] * (value.ndim - 1))  # one shape, compiled once
-        found, gradients = scores.gradient((filled * value).astype(np.float32), inputs, label)
-        slopes = (gradients * value).reshape(BATCH, -1).sum(axis=1, dtype=np.float64)
+        found, gradients = scores.gradient(((1 - filled) * start + filled * value).astype(np.float32), inputs, label)
+        slopes = (gradients * way).reshape(BATCH, -1).sum(axis=1, dtype=np.float64)
         return [_Point(*point) for point in zip(places, found.tolist(), slopes.tolist(), list(gradients), strict=False)]
 
     points = at(np.linspace(0, 1, BATCH).tolist())
@@ -108,7 +115,7 @@ def integrated_gradients(scores: Scores, inputs: graph.Inputs, label: int) -> At
     mean = np.zeros(value.shape[1:])
     for a, b in itertools.pairwise(points):
         mean += (b.place - a.place) / 2 * (a.gradient.astype(np.float64) + b.gradient)
-    return Attribution(mean * value[0], difference)
+    return Attribution(mean * way[0], difference)
 
 
 def grad_cam(scores: Scores, inputs: graph.Inputs, label: int) -> Array:

@@ -128,9 +128,15 @@ def attributions(seen: Seen, examples: Sequence[Example]) -> dict[str, bytes]:
     scores = Scores(seen.model, graph.pixels(seen.model, seen.spec.shape))
     drawn = {}
     for name, example in zip(file_names("attributions", examples), examples, strict=True):
-        found = integrated_gradients(scores, example.inputs, example.answer)
-        drawn[name] = _draw_attributions(seen, example, found)
+        drawn[name] = _draw_attributions(seen, example, pixel_attributions(scores, example))
     return drawn
+
+
+def pixel_attributions(scores: Scores, example: Example) -> Attribution:
+    """What each number of a picture adds to the answer's score, by integrated gradients from black."""
+    # Black is all numbers 0 before the scaling; after it, with an offset, they are others.
+    black = {name: np.zeros_like(value) for name, value in example.inputs.items()}
+    return integrated_gradients(scores, example.inputs, example.answer, baseline=black)
 
 
 def _draw_attributions(seen: Seen, example: Example, found: Attribution) -> bytes:

@@ -48,9 +48,9 @@ def curves(found: Sequence[Found]) -> str | None:
         figure.update_yaxes(row=panel, col=1, **axis)
     figure.update_xaxes(title_text="step", row=len(names), col=1)
     figure.update_xaxes(hoverformat=",d", rangemode="tozero")
-    best = _best_step(found[0]) if len(found) == 1 else None
+    best = best_row(found[0]) if len(found) == 1 else None
     if best is not None:
-        figure.add_vline(best, line={"color": _COLOURS[2], "dash": "dash", "width": 1.5}, row="all", col=1)
+        figure.add_vline(best["step"], line={"color": _COLOURS[2], "dash": "dash", "width": 1.5}, row="all", col=1)
     figure.update_layout(
         template="none",
         height=_PANEL * len(names) + 90 + _LEGEND * len(found),
@@ -76,6 +76,14 @@ def plotly() -> tuple[str, str]:
 def is_drawn(value: Any) -> bool:
     """Whether `value` of a row is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def best_row(run: Found) -> Row | None:
+    """The row of the epoch whose weights were kept."""
+    best = run.record.best
+    if best is None or best.epoch is None:
+        return None
+    return next((row for row in run.epochs if row.get("epoch") == best.epoch), None)
 
 
 def _metrics(rows: Sequence[Row]) -> list[str]:
@@ -165,10 +173,3 @@ def _range(found: Sequence[Found], name: str) -> list[float] | None:
     low, high = min(seen), max(seen)
     margin = 0.06 * (high - low) or 0.05 * max(abs(high), 1e-3)
     return [low - margin, high + margin]
-
-
-def _best_step(run: Found) -> int | None:
-    best = run.record.best
-    if best is None:
-        return None
-    return next((row["step"] for row in run.epochs if row.get("epoch") == best.epoch), None)

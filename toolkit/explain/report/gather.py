@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -34,7 +35,6 @@ _Tuple = Annotated[tuple[_T, ...], FailFast()]  # a million entries of a wrong t
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Evaluation(Evaluation):
     classes: _Tuple[ClassFigures]
-    confusion: _Tuple[_Tuple[int]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,9 @@ class Found:
     Attributes:
         label: what the report calls it.
         evaluations: by what their files are called beyond `evaluation`: "" for the test part and the best weights.
-        steps: rows of `metrics.jsonl`, at most about `MAX_ROWS`, evenly taken; `epochs` alike.
+        steps: rows of `metrics.jsonl`, at most about `MAX_ROWS`, evenly taken; `epochs` alike, and also the last and
+            that of the best epoch.
+        epochs_seen: how many rows of epochs there are.
         mistakes: the worst of the test part, the worst first.
         pictures: PNG files by name, `look/filters.png`.
         tables: `bad_examples.csv` and `duplicates.csv`: head and first rows.
@@ -97,6 +99,7 @@ class Found:
     evaluations: dict[str, Evaluation | Transcription]
     steps: list[Row]
     epochs: list[Row]
+    epochs_seen: int
     mistakes: list[Mistake]
     pictures: dict[str, Path]
     tables: dict[str, list[list[str]]]
@@ -126,16 +129,18 @@ def gather(run_dir: Path, label: str) -> Found:
         if path.name not in _OWN_JSON and not path.name.startswith(EVALUATION)
     ]
     lists = [directory / name for name in (runs.BAD_EXAMPLES, runs.DUPLICATES)]
-    steps, epochs = _rows(directory / runs.METRICS)
+    record = _checked(TypeAdapter(Record), trust.read_record(directory / runs.RECORD), directory / runs.RECORD)
+    steps, epochs, epochs_seen = _rows(directory / runs.METRICS, record.best.epoch if record.best else None)
     return Found(
         label=label,
         directory=directory,
         config=load_run(directory),
         spec=DataSpec.from_json(trust.read_text(spec_file, limit=MAX_BYTES), where=trust.shown(spec_file)),
-        record=_checked(TypeAdapter(Record), trust.read_record(directory / runs.RECORD), directory / runs.RECORD),
+        record=record,
         evaluations=evaluations,
         steps=steps,
         epochs=epochs,
+        epochs_seen=epochs_seen,
         mistakes=_mistakes(directory / PREDICTIONS, evaluations.get("")),
         pictures={
             path.relative_to(directory).as_posix(): path
@@ -147,7 +152,12 @@ def gather(run_dir: Path, label: str) -> Found:
 
 
 def _evaluation(path: Path) -> Evaluation | Transcription:
-    document = trust.read_json(path)
+    if path.stat().st_size > trust.MAX_EVALUATION:
+        raise ToolkitError(
+            f"{trust.shown(path)} has more than {trust.MAX_EVALUATION:,} bytes, which a report does not read: move it "
+            "out of the run directory."
+        )
+    document = trust.read_json(path, limit=trust.MAX_EVALUATION)
     if not isinstance(document, dict):
         raise ToolkitError(f"{trust.shown(path)} holds no evaluation: let `toolkit evaluate` write it anew.")
     fields = {name: value for name, value in document.items() if name not in ("format", "task")}
@@ -156,22 +166,43 @@ def _evaluation(path: Path) -> Evaluation | Transcription:
             f"{trust.shown(path)} has a field of more than {trust.MAX_PARTS:,} parts: let `toolkit evaluate` write it "
             "anew."
         )
-    schema: TypeAdapter[Any] = TypeAdapter(_Transcription if document.get("task") == "transcription" else _Evaluation)
-    evaluation: Evaluation | Transcription = _checked(schema, fields, path)
-    if isinstance(evaluation, Evaluation):
-        classes = len(evaluation.classes)
-        if len(evaluation.confusion) != classes or any(len(row) != classes for row in evaluation.confusion):
+    if document.get("task") == "transcription":
+        transcription: Transcription = _checked(TypeAdapter(_Transcription), fields, path)
+        return transcription
+    matrix: Any = fields.get("confusion")
+    if isinstance(matrix, list):
+        fields["confusion"] = []  # that of many classes would take gigabytes where the rest is checked
+    evaluation: Evaluation = _checked(TypeAdapter(_Evaluation), fields, path)
+    confusion, classes = _counts(matrix, path), len(evaluation.classes)
+    if len(confusion) != classes or any(len(row) != classes for row in confusion):
+        raise ToolkitError(
+            f"{trust.shown(path)}: confusion has not a row and a column for each of {classes:,} classes: let "
+            "`toolkit evaluate` write it anew."
+        )
+    return dataclasses.replace(evaluation, confusion=confusion)
+
+
+def _counts(matrix: list[Any], path: Path) -> tuple[tuple[int, ...], ...]:
+    """The rows of a confusion matrix, which take the places of its lists, so that few are held twice."""
+    for i, row in enumerate(matrix):
+        if not isinstance(row, list) or not set(map(type, row)) <= {int}:
             raise ToolkitError(
-                f"{trust.shown(path)}: confusion has not a row and a column for each of {classes:,} classes: let "
-                "`toolkit evaluate` write it anew."
+                f"{trust.shown(path)}: confusion.{i}: it is no list of whole numbers: let `toolkit evaluate` write it "
+                "anew."
             )
-    return evaluation
+        matrix[i] = tuple(row)
+    return tuple(matrix)
 
 
 def _checked(schema: TypeAdapter[Any], fields: dict[str, Any], path: Path) -> Any:
     try:
         # A class may be called by bytes that are no UTF-8.
         text = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace")
+        if len(text) > 2 * trust.MAX_JSON:  # only an evaluation can have so many
+            raise ToolkitError(
+                f"{trust.shown(path)} has more than {2 * trust.MAX_JSON:,} bytes without its confusion matrix: move it "
+                "out of the run directory."
+            )
         return schema.validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -187,32 +218,45 @@ def _mistakes(path: Path, evaluation: Evaluation | Transcription | None) -> list
     return tables.worst(path, transcripts=isinstance(evaluation, Transcription))
 
 
-def _rows(path: Path) -> tuple[list[Row], list[Row]]:
-    """The rows of steps and of epochs."""
+def _rows(path: Path, best: int | None) -> tuple[list[Row], list[Row], int]:
+    """The rows of steps and of epochs, that of the epoch `best` among them, and how many epochs there are."""
     if not path.exists():
-        return [], []
+        return [], [], 0
     steps, epochs = _Thinned(), _Thinned()
+    kept: dict[int, Row] = {}
+    last: dict[int, Row] = {}
     for row in metrics.read(path):
-        if row["kind"] in ("step", "epoch"):
-            (steps if row["kind"] == "step" else epochs).add(row)
-    return steps.rows, epochs.rows
+        if row["kind"] == "step":
+            steps.add(row)
+        elif row["kind"] == "epoch":
+            last = {epochs.seen: row}
+            if best is not None and row.get("epoch") == best:
+                kept = last
+            epochs.add(row)
+    rows = sorted({**epochs.rows, **kept, **last}.items(), key=operator.itemgetter(0))
+    return list(steps.rows.values()), [row for _, row in rows], epochs.seen
 
 
 class _Thinned:
-    """Rows, every so many of them once there are more than `MAX_ROWS`: memory stays bounded."""
+    """Rows, every so many of them once there are more than `MAX_ROWS`: memory stays bounded.
+
+    Attributes:
+        rows: by their places among all.
+        seen: how many there were.
+    """
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.rows: dict[int, Row] = {}
+        self.seen = 0
         self._stride = 1
-        self._seen = 0
 
     def add(self, row: Row) -> None:
-        if self._seen % self._stride == 0:
-            self.rows.append(row)
-        self._seen += 1
+        if self.seen % self._stride == 0:
+            self.rows[self.seen] = row
+        self.seen += 1
         if len(self.rows) > MAX_ROWS:
-            self.rows = self.rows[::2]
             self._stride *= 2
+            self.rows = {place: row for place, row in self.rows.items() if place % self._stride == 0}
 
 
 def labels(run_dirs: Iterable[Path]) -> list[str]:

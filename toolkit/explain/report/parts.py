@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -139,7 +140,7 @@ def _optimizer(run: Found) -> str:
 def _epochs(run: Found) -> str:
     wanted, trained = run.config.training.epochs, run.record.epochs
     if trained is None:
-        return f"{len(run.epochs):,} of {wanted:,} so far"
+        return f"{run.epochs_seen:,} of {wanted:,} so far"
     return f"{trained:,} of {wanted:,}" + (", stopped early" if run.record.stopped_early else "")
 
 
@@ -159,7 +160,7 @@ def _curves(run: Found, pictures: list[Picture], hovered: Element | None) -> Ite
     best = _kept(run)
     alternative = f"Curves of the training over its steps{f'; kept: {best}' if best else ''}"
     drawn = _figure(run, runs.CURVES, alternative, pictures)
-    figures = folded("the figures of each epoch", _epoch_table(run)) if run.epochs else None
+    figures = folded("the figures of each epoch", *_epoch_table(run)) if run.epochs else None
     if any(part is not None for part in (hovered, drawn, figures)):
         yield section("Curves", hovered, drawn, figures)
 
@@ -172,15 +173,21 @@ def _figure(run: Found, name: str, alternative: str, pictures: list[Picture]) ->
     return element("figure", pictures[-1].image)
 
 
-def _epoch_table(run: Found) -> Element:
-    """The last epochs, a column for each metric."""
+def _epoch_table(run: Found) -> Iterator[Element]:
+    """The last epochs and, before them, the best where it is none of these; a column for each metric."""
     rows = run.epochs[-MAX_EPOCHS:]
+    best = curves.best_row(run)
+    if best is not None and not any(row is best for row in rows):
+        rows = [best, *rows]
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in ("kind", "epoch")]
     names = [name for name in names if any(curves.is_drawn(row.get(name)) for row in rows)]
     names = names[:MAX_COLUMNS]
     cells = [[number(row.get(name)) for name in ("epoch", *names)] for row in rows]
     head = ["epoch", *(shown(name, length=NAME).replace("_", " ") for name in names)]
-    return table("Figures of each epoch", head, cells, numbers=range(len(head)))
+    if len(rows) < run.epochs_seen:
+        told = f"{len(rows):,} of {run.epochs_seen:,} epochs; {runs.METRICS} in the run directory has all."
+        yield element("p", told)
+    yield table("Figures of each epoch", head, cells, numbers=range(len(head)))
 
 
 def _confusion(evaluation: Evaluation, run: Found, pictures: list[Picture]) -> Element:
@@ -193,15 +200,15 @@ def _confusion(evaluation: Evaluation, run: Found, pictures: list[Picture]) -> E
     else:
         alternative = f"Confusion matrix of {len(names):,} classes: a row per label, a column per answer"
         parts.append(_figure(run, _CONFUSION, alternative, pictures))
-    pairs = [
+    confused = (
         (count, label, answer)
         for label, row in enumerate(evaluation.confusion)
         for answer, count in enumerate(row)
         if count > 0 and label != answer
-    ]
+    )
+    pairs = heapq.nlargest(MAX_PAIRS, confused, key=lambda pair: pair[0])  # of equal ones the first
     if pairs:
-        pairs.sort(key=lambda pair: -pair[0])
-        rows = [(names[label], names[answer], f"{count:,}") for count, label, answer in pairs[:MAX_PAIRS]]
+        rows = [(names[label], names[answer], f"{count:,}") for count, label, answer in pairs]
         parts += [
             element("h3", "Most confused"),
             table("Most confused", ("label", "answer", "examples"), rows, numbers=(2,)),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from toolkit.errors import ToolkitError
@@ -35,9 +37,19 @@ class Picture:
         self.path = path
         self.image = element("img", alt=alternative)
 
+    def reserve(self) -> int:
+        """Bytes that the place takes at most beyond those while it is empty, but for the picture's address."""
+        filled, without = copy.deepcopy(self.image), copy.deepcopy(self.image)
+        for name, value in (("src", ""), ("width", str(MAX_PIXELS)), ("height", str(MAX_PIXELS))):
+            filled.set(name, value)
+        _say_left_out(without)
+        return max(_size(filled), _size(without)) - _size(self.image)
+
 
 def fit(pictures: Sequence[Picture], room: int) -> list[Path]:
-    """Put the pictures into their places, as they are or smaller, so that together they take at most `room` characters.
+    """Put the pictures into their places, as they are or smaller.
+
+    Their addresses take at most `room` characters together; all else in each place is what `reserve` counts.
 
     Each may take an equal part of what the smaller ones before it have left. One too large for that is written anew
     (WebP: first without loss, then with, then narrower).
@@ -105,6 +117,10 @@ def _webp(image: Image, *, lossless: bool) -> bytes:
 
 def _address(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _size(image: Element) -> int:
+    return len(ElementTree.tostring(image, encoding="unicode", method="html").encode())
 
 
 def _say_left_out(image: Element) -> None:

@@ -59,6 +59,11 @@ def first_rows(path: Path) -> list[list[str]]:
         ToolkitError: it cannot be read.
     """
     with _rows(path) as (head, rows):
+        if not head:
+            raise ToolkitError(
+                f"{trust.shown(path)} has no names of columns in its first line: use the run directory as train left "
+                "it."
+            )
         return [head, *itertools.islice(filter(None, rows), FIRST)]  # a blank line is a row without a cell
 
 

@@ -44,10 +44,11 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, say: C
     found = [gather(path, label) for path, label in zip(run_dirs, labels(run_dirs), strict=True)]
     replaces = _refuse_other_file(output)
     page = Page(found)
-    room = MAX_BYTES - len(page.to_html().encode())
+    room = MAX_BYTES - len(page.to_html().encode()) - sum(picture.reserve() for picture in page.pictures)
     if room < 0:
         raise ToolkitError(
-            f"the page of {len(found):,} runs would have more than {MAX_BYTES:,} bytes without any picture: give fewer."
+            f"the texts and curves of {len(found):,} runs leave no room for pictures within {MAX_BYTES:,} bytes: give "
+            "fewer."
         )
     left_out = pictures.fit(page.pictures, room)
     content = page.to_html().encode()
