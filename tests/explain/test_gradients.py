@@ -10,6 +10,7 @@ from PIL import Image
 
 from toolkit import cli, workflow
 from toolkit.config import load
+from toolkit.errors import ToolkitError
 from toolkit.runs import gradients
 
 CONFIG = """
@@ -88,6 +89,14 @@ def test_names_of_others_speak_to_no_terminal(trained, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "layer \\x1b[2J{0}long" in said
     assert all(len(line) < 400 for line in said.splitlines())
+
+
+def test_a_whole_number_that_no_float_holds_is_refused(tmp_path):
+    row = gradients.make_row(epoch=1, step=1, clipped=False, seconds=0.1, layers={"logits": {"gradient_norm": 1.0}})
+    row["layers"]["logits"]["gradient_norm"] = 10**400
+    (tmp_path / "gradients.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ToolkitError, match=r"gradients.jsonl:1 is no row of gradients.jsonl"):
+        gradients.read(tmp_path / "gradients.jsonl")
 
 
 @pytest.mark.parametrize("value", ["true", "{gradients: true}", "weights"])

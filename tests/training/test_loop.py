@@ -1,5 +1,6 @@
 """The loop on a small network, fed with fixed batches, against `train_on_batch` and NumPy."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -235,6 +236,25 @@ def test_a_step_that_is_not_finite_stops_with_its_place_and_cause(tmp_path, valu
     kept = checkpoints.load(folder / checkpoints.names(folder)[-1])
     assert kept.state["position"]["trained"] == BATCHES + 2
     assert all(np.isfinite(value).all() for value in kept.arrays.values() if value.dtype.kind == "f")
+
+
+def test_a_step_that_is_not_finite_draws_nothing(tmp_path):
+    """What is saved before it is, random numbers included, what a training has that ends there."""
+    found = []
+    for name, feed, options in [("a", spoilt_feed(math.nan), {}), ("b", make_feed(), {"limit": BATCHES + 2})]:
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((FEATURES,)), keras.layers.Dropout(0.5), keras.layers.Dense(CLASSES)])
+        model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        with contextlib.suppress(RunFailed):
+            train(model, tmp_path / name, feed=feed, **options)
+        folder = tmp_path / name / "run" / "checkpoints"
+        found.append(checkpoints.load(folder / checkpoints.names(folder)[-1]))
+    broken, ended = found
+    assert broken.state["position"]["trained"] == ended.state["position"]["trained"] == BATCHES + 2
+    assert broken.arrays.keys() == ended.arrays.keys()
+    for key, value in ended.arrays.items():
+        if not key.startswith("metrics/"):  # those of the other were reset by its last validation
+            np.testing.assert_array_equal(broken.arrays[key], value, key)
 
 
 def test_one_skipped_step_too_many_stops(tmp_path):

@@ -13,7 +13,7 @@ from keras import ops
 
 from toolkit import workflow
 from toolkit.config import load
-from toolkit.errors import RunFailed
+from toolkit.errors import Diverged, RunFailed
 from toolkit.optimizers import Adam
 from toolkit.runs import checkpoints, gradients
 from toolkit.runs import run as runs
@@ -22,7 +22,7 @@ from toolkit.training import keeper
 from toolkit.training.feed import Feed
 from toolkit.training.loop import fit
 from toolkit.training.stop import Stopped
-from toolkit.training.verdicts import judge
+from toolkit.training.verdicts import judge, summary
 
 every_backend = pytest.mark.every_backend
 
@@ -50,9 +50,9 @@ def clusters(*shape):
     return x.astype("float32"), y
 
 
-def train(folder, model, feed, *, optimizer, loss=None, epochs=3, every=1, **options):
+def train(folder, model, feed, *, optimizer, loss=None, epochs=3, every=1, run=None, **options):
     model.compile(optimizer, loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    with Run.create("test", folder / "run") as run:
+    with run or Run.create("test", folder / "run") as run:
         run.write(runs.RECORD, "{}")
         fit(
             model,
@@ -171,6 +171,49 @@ def test_a_skipped_step_tells_its_gradient_and_no_update(tmp_path):
     (verdict,) = judged(tmp_path)
     assert (verdict.kind, verdict.step) == ("exploding", 3)
     assert "layer logits has a gradient or an update that is not finite" in verdict.text
+
+
+def rooted():
+    """The derivative of the root is infinite at 0: inputs of zeros spoil the gradient of the layer before it alone."""
+    root = keras.layers.Activation(lambda values: ops.sqrt(ops.abs(values)), name="root")
+    first = keras.layers.Dense(4, use_bias=False, name="first", kernel_initializer=keras.initializers.Constant(0.5))
+    last = keras.layers.Dense(CLASSES, name="logits", kernel_initializer=keras.initializers.GlorotUniform(seed=0))
+    return keras.Sequential([keras.Input((5,)), first, root, last])
+
+
+@every_backend
+@pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3]), (100, [1, 3])])
+def test_the_step_that_ends_a_training_is_measured_due_or_not_and_its_layer_is_told(tmp_path, every, steps):
+    x, y = clusters(5)
+    x[2] = 0
+    with pytest.raises(Diverged, match="step 3 of epoch 1 gave a gradient that is not finite"):
+        train(tmp_path, rooted(), make_feed(x, y), optimizer=keras.optimizers.SGD(1e-3), every=every)
+    assert [row["step"] for row in rows_of(tmp_path)] == steps
+    last = rows_of(tmp_path)[-1]["layers"]
+    assert last["first"] == {"gradient_norm": math.inf}
+    assert math.isfinite(last["logits"]["gradient_norm"])
+    assert "update_ratio" not in last["logits"]
+    (verdict,) = judged(tmp_path)
+    assert (verdict.kind, verdict.step, verdict.layers) == ("exploding", 3, ("first",))
+    assert "no layer explodes" not in "".join(summary(gradients.read(tmp_path / "run" / runs.GRADIENTS)))
+
+
+@every_backend
+def test_a_run_that_goes_on_after_such_a_step_has_its_row_once(tmp_path):
+    x, y = clusters(5)
+    x[2] = 0
+    with pytest.raises(Diverged):
+        train(tmp_path / "parts", rooted(), make_feed(x, y), optimizer=Adam(), epochs=1)
+    broken = checkpoints.newest(tmp_path / "parts" / "run" / checkpoints.FOLDER, report=pytest.fail)
+    for name, options in (
+        ("parts", {"run": Run._taken(tmp_path / "parts" / "run"), "resume_from": broken}),
+        ("whole", {}),
+    ):
+        skipping = {"optimizer": Adam(), "epochs": 1, "on_non_finite": "skip"}
+        train(tmp_path / name, rooted(), make_feed(x, y), **skipping, **options)
+    assert [row["step"] for row in rows_of(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+    for ours, theirs in zip(rows_of(tmp_path / "parts"), rows_of(tmp_path / "whole"), strict=True):
+        assert ours["layers"] == theirs["layers"]
 
 
 def test_scalars_reach_tensorboard(tmp_path):

@@ -111,4 +111,6 @@ def _is_row(row: Mapping[str, Any], *, after: int) -> bool:
 
 
 def _is_measured(value: Any) -> bool:
-    return type(value) in (int, float) and value >= 0  # NaN is not
+    if type(value) is int:
+        return 0 <= value <= metrics.MAX_WHOLE  # a larger one may be none that a float can hold
+    return type(value) is float and value >= 0  # NaN is not

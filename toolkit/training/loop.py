@@ -239,7 +239,8 @@ class _Training:
             if at.batch < steps:
                 keep = Keep(self.keeper, recorder.state)
                 watch = [self.watch] if self.watch else []
-                callbacks: list[Any] = [self.keeper.generator, Watch(self._skips), *watch, recorder, keep]
+                # `Watch` comes first: what ends the training has drawn no random numbers either.
+                callbacks: list[Any] = [Watch(self._skips), self.keeper.generator, *watch, recorder, keep]
                 if self.checkpoint:
                     callbacks.insert(0, Restore(self.checkpoint))
                 try:
@@ -277,6 +278,8 @@ class _Training:
         """Save the run as it was before the step that comes next, and tell what in that step is not finite."""
         at = self.at
         self.keeper.save()
+        if self.watch:  # after the save: a resume cuts the row, and makes the step again
+            self.watch.write_undone()
         batch = next(iter(self.feed.epoch(at.epoch - 1, at.batch)[0].take(1)))
         ids = self.feed.ids(at.epoch - 1, at.batch)
         cause = find_cause(self.model, batch[0], ids, code)

@@ -67,22 +67,31 @@ class GradientWatch(keras.callbacks.Callback):
         self._before: _Before | None = None
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._before = None  # of a step that broke off
-        if self._is_due():
-            start = time.perf_counter()
-            self._bring_up_to_date()
-            norms, zeros = self.probe(*self.feed.batch(self.position.epoch - 1, self.position.batch))
-            self._before = _Before(norms, zeros, self._values(), time.perf_counter() - start)
+        self._before = self._measure() if self._is_due() else None
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         before, self._before = self._before, None
-        if before is None:
-            return
+        if before is not None:
+            self._write(before, applied=not was_skipped(logs))
+
+    def write_undone(self) -> None:
+        """Write what the step that comes next in the position gives, due or not: it ended the training, undone."""
+        self._write(self._before or self._measure(), applied=False)
+
+    def _measure(self) -> _Before:
+        """What can be seen before the step that comes next in the position."""
+        start = time.perf_counter()
+        self._bring_up_to_date()
+        norms, zeros = self.probe(*self.feed.batch(self.position.epoch - 1, self.position.batch))
+        return _Before(norms, zeros, self._values(), time.perf_counter() - start)
+
+    def _write(self, before: _Before, *, applied: bool) -> None:
+        """Write the row of a step; with what it has changed, if it was applied."""
         start = time.perf_counter()
         measured: dict[str, dict[str, float]] = {
             name: {"gradient_norm": norm} for name, norm in self._norms(before.norms).items()
         }
-        if not was_skipped(logs):
+        if applied:
             self._bring_up_to_date()
             for name, ratio in self._update_ratios(before.values).items():
                 measured[name]["update_ratio"] = ratio
