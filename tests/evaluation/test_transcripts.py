@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from toolkit.errors import RunFailed, ToolkitError
 from toolkit.evaluation.table import confusions_table, transcription_table, transcripts_table
@@ -70,9 +71,28 @@ def test_the_interval_covers_the_rate_of_the_population():
         low, high = figures(answers, ["one one one one"] * 100).words.interval
         held += low <= 0.1 <= high
     assert 180 <= held <= 198
-    same = figures(["one two"] * 3, ["one two"] * 3)
-    assert same.words.interval == (0, 0)
+
+
+@pytest.mark.parametrize("n", [1, 3, 500])
+def test_no_errors_have_the_exact_bound_of_none_in_so_many_recordings(n):
+    same = figures(["one two"] * n, ["one two"] * n)
+    exact = stats.binomtest(0, n).proportion_ci(0.95, method="exact")
+    for found in (same.words, same.characters):
+        assert found.rate == 0
+        assert found.interval == pytest.approx((exact.low, exact.high), abs=1e-12)
     assert same.right == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "n"), [("", "one two", 4), ("one", "one two", 1), ("one", "one two", 4), ("a b c", "one", 4)]
+)
+def test_equal_recordings_still_have_an_interval(answer, text, n):
+    found = figures([answer] * n, [text] * n).words
+    low, high = found.interval
+    share = stats.binomtest(0, n).proportion_ci(0.95, method="exact").high  # of recordings that may be otherwise
+    assert low == pytest.approx((1 - share) * found.rate)
+    assert high == pytest.approx((1 - share) * found.rate + share * max(found.rate, 1))
+    assert low < found.rate <= high
 
 
 class Echo:

@@ -26,7 +26,8 @@ class ErrorRate:
 
     Attributes:
         rate: of all recordings together; above 1 where more is inserted than was said.
-        interval: 95 %, by drawing recordings with replacement (the bootstrap of Bisani & Ney 2004).
+        interval: 95 %, by drawing recordings with replacement (the bootstrap of Bisani & Ney 2004); where all have the
+            same rate, from the exact bound on the share of others (Clopper & Pearson 1934).
     """
 
     rate: float
@@ -235,11 +236,14 @@ class _Edits:
         for _ in range(RESAMPLES):  # one by one: all at once would take gigabytes for a large split
             draw = random.integers(len(errors), size=len(errors))
             rates.append(errors[draw].sum() / lengths[draw].sum())
-        low, high = np.quantile(rates, (0.025, 0.975))
+        rate = float(errors.sum() / lengths.sum())
+        low, high = map(float, np.quantile(rates, (0.025, 0.975)))
+        if low == high:
+            low, high = _bounds_of_equal(rate, len(errors))
         flat = [pair for pairs in self.pairs for pair in pairs]
         return ErrorRate(
-            rate=float(errors.sum() / lengths.sum()),
-            interval=(float(low), float(high)),
+            rate=rate,
+            interval=(low, high),
             substitutions=sum(1 for said, written in flat if said and written),
             deletions=sum(1 for _, written in flat if not written),
             insertions=sum(1 for said, _ in flat if not said),
@@ -250,3 +254,13 @@ class _Edits:
         counts = Counter(pair for pairs in self.pairs for pair in pairs)
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         return tuple(Confusion(said=said, written=written, times=times) for (said, written), times in ordered)
+
+
+def _bounds_of_equal(rate: float, recordings: int) -> tuple[float, float]:
+    """The interval where all recordings have the same rate, no errors mostly: whatever is drawn, nothing differs.
+
+    Among further ones at most a share u has another rate, the exact bound of 0 in so many (Clopper & Pearson 1934,
+    Biometrika 26). At best these are without errors, at worst every unit is wrong.
+    """
+    u = 1 - 0.025 ** (1 / recordings)
+    return (1 - u) * rate, rate + u * max(0.0, 1 - rate)
