@@ -211,7 +211,7 @@ def read_tried(directory: Path, rate: float, seed: int) -> Tried:
 
 def read_final(directory: Path, tried: Tried, curve: Curve) -> Final:
     """The figures of a run whose training and test part were evaluated."""
-    parts = [trust.read_json(directory / name) for name in (TRAIN, TEST)]
+    parts = [trust.read_json(directory / name, limit=trust.MAX_EVALUATION) for name in (TRAIN, TEST)]
     train, test = (Figures(float(part["accuracy"]), float(part["loss"])) for part in parts)
     return Final(tried, curve, train, test)
 

@@ -22,7 +22,7 @@ from toolkit.config.shipped import find_config
 from toolkit.errors import Diverged, RunFailed, ToolkitError
 from toolkit.runs.metrics import Row
 from toolkit.studies.space import Space, read_space
-from toolkit.studies.trial import Training, Unfit
+from toolkit.studies.trial import OtherConfig, Training, Unfit, refuse_untrainable
 from toolkit.training.monitors import Best
 from toolkit.training.progress import figures
 from toolkit.training.stop import Stopped, StopSignal, stop_signals
@@ -73,7 +73,7 @@ def sweep(
         The config of the best trial, ready to be trained.
 
     Raises:
-        ToolkitError: a wrong request; nothing is written.
+        ToolkitError: a wrong request; nothing is written, unless it shows only when a trial is trained.
         Stopped: a signal came; the same call goes on.
         RunFailed: a training or the storage failed, or no trial was trained to its end.
     """
@@ -83,6 +83,7 @@ def sweep(
     from toolkit.studies.sweep_page import write_results
 
     searched = read_space(space, find_config(config), overrides)
+    refuse_untrainable(searched.config, searched.overrides)
     folder = (folder or Path("runs") / f"sweep-{searched.base.name}").absolute()
     opened = _open(searched, folder, storage, study or searched.base.name, pruner, seed)
     say(f"sweep of {searched.base.name} in {folder}: {searched.metric} of the validation part, seed {seed}")
@@ -142,7 +143,9 @@ def _storage(address: str) -> RDBStorage:
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
+        # Of a driver that is missing Optuna does not say which; what it hides does.
+        hidden = error.__context__ if isinstance(error, ImportError) else None
+        reason = str(hidden or error).partition("\n")[0]
         raise ToolkitError(
             f"--storage cannot be used ({reason}): give the address of a database, as in "
             "postgresql://user:password@host/name, whose driver is installed, or leave it out."
@@ -222,7 +225,7 @@ class _Worker:
     seed: int
     stop: StopSignal
     say: Callable[[str], object]
-    unfit: int = 0  # in a row
+    unfit: tuple[str, ...] = ()  # what was said of the last trials, where none of them could be trained
     number: int = -1  # of the trial that began last
 
     def work(self) -> None:
@@ -259,20 +262,38 @@ class _Worker:
     def _trial(self, place: int, lock: filelock.BaseFileLock) -> None:
         """Train one; `place` is its place if it is a new one."""
         import numpy as np
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.samplers import TPESampler
         from optuna.storages import RetryHeartbeatStaleTrialCallback
 
         # Of its own for each place: a sweep that is interrupted, or shared, draws what one process would have drawn.
         seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
         self.study.sampler = TPESampler(seed=seed)
+        self.number = -1
         try:
             self.study.optimize(functools.partial(self._objective, lock), n_trials=1, catch=(Unfit,))
-        except (Stopped, RunFailed):
+        except (Stopped, RunFailed, OtherConfig):
             with _experiment():
                 RetryHeartbeatStaleTrialCallback()(self.study, self.study.trials[self.number])
             raise
-        if self.unfit == MOST_UNFIT:
-            raise ToolkitError(f"{MOST_UNFIT} trials in a row could not be trained: make the space smaller.")
+        except (ValueError, AssertionError, UpdateFinishedTrialError):
+            # What Optuna raises where it is told the end of a trial that has failed already.
+            if not self._is_taken_up():
+                raise
+            place = places(self.study.get_trials(deepcopy=False))[self.number]
+            self.say(f"trial-{place:04d} was taken up by another process, as this one gave no sign of life")
+        if len(self.unfit) == MOST_UNFIT:
+            alike = len(set(self.unfit)) == 1
+            why = f", each for the same reason: {self.unfit[0]}" if alike else ": make the space smaller."
+            raise ToolkitError(f"{MOST_UNFIT} trials in a row could not be trained{why}")
+
+    def _is_taken_up(self) -> bool:
+        """Whether another process has queued the trial that began last again; not where none began."""
+        from optuna.storages import RetryHeartbeatStaleTrialCallback
+
+        with _experiment():
+            histories = map(RetryHeartbeatStaleTrialCallback.retry_history, self.study.get_trials(deepcopy=False))
+            return any(history[-1:] == [self.number] for history in histories)
 
     def _objective(self, lock: filelock.BaseFileLock, trial: Trial) -> float:
         """Train, report each epoch, and give the best one's metric."""
@@ -287,6 +308,7 @@ class _Worker:
             self.folder / f"trial-{place:04d}", self.space.config, tuple(self.space.settings(trial.params))
         )
         name, best = training.directory.name, Best(self.space.metric)
+        before, self.unfit = self.unfit, ()
         self.say(f"{name}: {', '.join(f'{key} {shown(value)}' for key, value in trial.params.items())}")
         try:
             with contextlib.closing(training.epochs(self.stop)) as epochs:
@@ -296,13 +318,12 @@ class _Worker:
                         self.say(f"{name}: pruned after epoch {row['epoch']}, {self._told(best)}")
                         raise optuna.TrialPruned
         except Unfit as error:
-            self.unfit += 1
+            self.unfit = (*before, str(error))
             self.say(f"{name}: cannot be trained: {error}")
             raise
         except Diverged as error:
             self.say(f"{name}: pruned: {error}")
             raise optuna.TrialPruned from error
-        self.unfit = 0
         self.say(f"{name}: {self._told(best)}")
         assert best.value is not None  # a training that ends well has an epoch, and what it measured is finite
         return best.value

@@ -7,14 +7,16 @@ import dataclasses
 import itertools
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from toolkit.config import load, load_run
+from toolkit import stages
+from toolkit.config import RunConfig, load, load_run
 from toolkit.errors import Diverged, RunFailed, ToolkitError
 from toolkit.runs import metrics, trust
 from toolkit.runs import resume as resuming
@@ -25,10 +27,69 @@ from toolkit.training.stop import Stopped, StopSignal
 
 POLL = 0.2  # seconds
 _WRONG_REQUEST = 2  # exit code
+# Keys of a config that change nothing of what a training gives.
+_FREE = ("name", "data.cache", "training.checkpoint", "training.watch")
+_BEGIN = (*COMMAND[:-1], "import sys; from toolkit.studies.trial import begin; sys.exit(begin(*sys.argv[1:]))")
 
 
 class Unfit(ToolkitError):
     """What was drawn cannot be trained: a wrong request."""
+
+
+class OtherConfig(ToolkitError):
+    """The directory of a trial holds a run of another config."""
+
+
+def refuse_untrainable(config: Path, overrides: Sequence[str]) -> None:
+    """Let a process read the data and build the model, as a training does before its first step.
+
+    In this one the backend would keep memory of the GPU, and the environment, from the trainings that follow.
+
+    Raises:
+        ToolkitError: what the training would refuse.
+        RunFailed: how it would break off.
+    """
+    ended = subprocess.run(
+        [*_BEGIN, str(config), *overrides],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if ended.returncode == _WRONG_REQUEST:
+        raise ToolkitError(ended.stdout.strip())
+    if ended.returncode:
+        last = _last_line(ended.stdout.strip() or ended.stderr)
+        raise RunFailed(
+            f"{config} cannot be trained, so the sweep does not begin (exit code {ended.returncode}): {last}"
+        )
+
+
+def begin(config: str, *overrides: str) -> int:
+    """What that process does: its exit code, with an error on standard output, where nothing else is written."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            _begin(load(Path(config), overrides))
+    except ToolkitError as error:
+        sys.stdout.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+def _begin(config: RunConfig) -> None:
+    """The stages of a training up to its first step."""
+    if config.training.precision == "auto":  # what it stands for is measured, and always possible
+        training = config.training.model_copy(update={"precision": "float32"})
+        config = dataclasses.replace(config, training=training)
+    stages.set_up(config)
+    data = stages.read_data(config, lambda line: None)
+    stages.check_task(config, data.spec)
+    model = stages.build_model(config, data.spec)
+    stages.start_from(model, config, data.spec, lambda line: None, resumed=False)
+    feed = stages.feed(config, data)
+    stages.class_weights(config, data)
+    stages.compile_model(model, stages.objective(config, data.spec), config, stages.total_steps(config, feed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +125,12 @@ class Training:
             Diverged: it was trained, and the loss or a gradient was not finite.
             Stopped: a signal came.
             RunFailed: the process ended otherwise; the same training can go on.
-            ToolkitError: the directory holds another run.
+            OtherConfig: the directory holds another run.
         """
         self._wait_until_free(stop)
         before = self.record()
         if before:
-            now = load(self.config, self.overrides).to_dict()
-            resuming.refuse_other_config(load_run(self.directory).to_dict(), now, self.directory)
+            self._refuse_other_config()
         if before.get("state") == "finished":
             yield from self._rows()
             return
@@ -83,6 +143,20 @@ class Training:
                 if over:
                     break
         self._judge(process.returncode)
+
+    def _refuse_other_config(self) -> None:
+        """A resume refuses less, as a run may go on for more epochs: a trial is compared with those of as many."""
+        was, now = (
+            resuming.flat(one.to_dict()) for one in (load_run(self.directory), load(self.config, self.overrides))
+        )
+        now |= {key: was.get(key) for key in resuming.SETTLED if now.get(key) == "auto"}
+        keys = [key for key in {**was, **now} if was.get(key) != now.get(key) and not key.startswith(_FREE)]
+        if keys:
+            told = "; ".join(f"{key} was {was.get(key)!r}, is {now.get(key)!r}" for key in keys)
+            raise OtherConfig(
+                f"the run in {self.directory} was begun with another config ({told}), so it is no trial of this sweep: "
+                "name another --folder."
+            )
 
     def _rows(self) -> list[Row]:
         path = self.directory / runs.METRICS
@@ -123,8 +197,7 @@ class Training:
         """Raise what the process ended with."""
         if code == 0:
             return
-        text = self.output.read_text(encoding="utf-8", errors="replace").strip()
-        last = trust.shown(text.rpartition("\n")[2], length=500) or "it said nothing"
+        last = _last_line(self.output.read_text(encoding="utf-8", errors="replace"))
         if code == _WRONG_REQUEST:
             raise Unfit(last)
         record = self.record()
@@ -134,6 +207,10 @@ class Training:
             f"the training in {self.directory} ended with exit code {code} ({last}), all it said is in {self.output}: "
             "mend that, and the same sweep goes on with it."
         )
+
+
+def _last_line(text: str) -> str:
+    return trust.shown(text.strip().rpartition("\n")[2], length=500) or "it said nothing"
 
 
 def _until_over(process: subprocess.Popen[bytes], stop: StopSignal, directory: Path) -> Iterator[bool]:
