@@ -2,6 +2,12 @@
 
 import dataclasses
 import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -33,7 +39,7 @@ def commands(monkeypatch):
     """What is asked of the command line, done within this process."""
     asked = []
 
-    def run(*arguments):
+    def run(*arguments, **_):
         asked.append([str(argument) for argument in arguments])
         if code := cli._run(asked[-1]):
             raise RunFailed(f"exit code {code}")
@@ -46,13 +52,17 @@ def verbs(commands):
     return [command[0] for command in commands]
 
 
+def run_directories(root):
+    return sorted(path for path in (root / "runs").iterdir() if path.is_dir())
+
+
 def test_each_seed_is_trained_once(recipe, commands, tmp_path):
     said = []
     rows = reproduce([recipe], seeds=(0, 1), say=said.append)
     assert verbs(commands) == ["train", "evaluate", "train", "evaluate"]
     assert [row.seed for row in rows] == [0, 1]
     assert results.read(tmp_path / "results" / "results.json") == rows
-    for row, directory in zip(rows, sorted((tmp_path / "runs").iterdir()), strict=True):
+    for row, directory in zip(rows, run_directories(tmp_path), strict=True):
         evaluation = json.loads((directory / "evaluation.json").read_text())
         last = json.loads((directory / "evaluation-last.json").read_text())
         assert json.loads((directory / "record.json").read_text())["seed"] == row.seed
@@ -129,6 +139,63 @@ def test_variants_are_of_recipes_and_valid():
         assert found == ["float32", "mixed_bfloat16"]
 
 
+def test_what_another_process_writes_during_a_training_stays(recipe, commands, monkeypatch, tmp_path):
+    [row] = reproduce([recipe], say=lambda line: None)
+    file, run = tmp_path / "results" / "results.json", module._toolkit
+    other = dataclasses.replace(row, recipe="other", config="another")
+
+    def while_training(*arguments):
+        run(*arguments)
+        if arguments[0] == "train":
+            results.write(file, [*results.read(file), other])
+
+    monkeypatch.setattr(module, "_toolkit", while_training)
+    [second] = reproduce([recipe], seeds=(1,), say=lambda line: None)
+    assert sorted(results.read(file), key=repr) == sorted([row, second, other], key=repr)
+
+
+def test_a_copy_of_a_recipe_has_one_row_of_its_own(recipe, commands, monkeypatch, tmp_path):
+    [row] = reproduce([recipe], say=lambda line: None)
+    copy, file = tmp_path / "copy.yaml", tmp_path / "results" / "results.json"
+    copy.write_text(CONFIG)
+    commands.clear()
+    for _ in range(2):
+        assert reproduce([str(copy)], say=lambda line: None) == [dataclasses.replace(row, recipe="copy")]
+        assert results.read(file) == [dataclasses.replace(row, recipe="copy"), row]
+    assert commands == []
+    assert "| `copy` |" in (tmp_path / "docs" / "results.md").read_text()
+    # Trained anew, it is judged by the original.
+    copy.rename(tmp_path / "third.yaml")
+    monkeypatch.setattr(module.Case, "row", lambda case, *_, **__: dataclasses.replace(row, recipe=case.recipe))
+    said = []
+    reproduce([str(tmp_path / "third.yaml")], again=True, say=said.append)
+    assert said[-1].endswith("same to the digit")
+
+
+def test_all_of_a_request_is_checked_before_anything_is_trained(recipe, commands, monkeypatch, tmp_path):
+    (tmp_path / "wrong.yaml").write_text(CONFIG.replace("epochs", "epoch"))
+    monkeypatch.setattr(module, "VARIANTS", {"varied": {"wide": ("model.width=9",)}})
+    (tmp_path / "varied.yaml").write_text(CONFIG)
+    for wrong, told in (("mnist_cn", "did you mean 'mnist_cnn'"), ("wrong.yaml", "epoch"), ("varied.yaml", "width")):
+        with pytest.raises(ToolkitError, match=told):
+            reproduce([recipe, wrong], seeds=(0, 1), say=lambda line: None)
+        assert commands == []
+    with pytest.raises(ToolkitError, match="seed"):
+        reproduce([recipe], seeds=(0, 10**30), say=lambda line: None)
+    monkeypatch.setattr(module, "find_config", lambda name: tmp_path / f"{name}.yaml")
+    monkeypatch.setattr(module, "QUICK", {"small": Quick(("training.epochs=1",), 0.0)})
+    with pytest.raises(ToolkitError, match="precisions of other are not compared"):
+        reproduce(["small", "other"], precision=True, say=lambda line: None)
+    assert commands == []
+
+
+@pytest.mark.parametrize("option", [["--again"], ["--precision"], ["--seeds", "0"]])
+def test_quick_forms_have_no_such_options(option, commands, capsys):
+    assert cli._run(["reproduce", "mnist_dense", "--quick", *option]) == 2
+    assert "leave --again, --precision and --seeds out" in capsys.readouterr().err
+    assert commands == []
+
+
 def test_another_config_takes_the_place_of_the_row(recipe, commands, tmp_path):
     reproduce([recipe], say=lambda line: None)
     Path(recipe).write_text(CONFIG.replace("1e-2", "5e-3"))
@@ -154,6 +221,77 @@ def test_an_interrupted_training_goes_on(recipe, commands, monkeypatch):
     assert commands == [["train", "--resume", str(directory)], ["evaluate", str(directory), "--weights", "last"]]
 
 
+# Stands in for a training: it saves when it is asked to stop.
+TRAINING = """
+import os, signal, sys
+from pathlib import Path
+
+def save(*_):
+    Path("saved").write_text("in a session of its own" if os.getsid(0) == os.getpid() else "")
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, save)
+Path("begun").touch()
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("quick", "then"), [([], "goes on with it"), (["--quick"], "trains it anew")])
+def test_a_signal_lets_the_training_save(number, quick, then, recipe, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(module, "COMMAND", (sys.executable, "-c", TRAINING))
+    monkeypatch.setattr(module, "QUICK", {recipe: Quick((), 0.0)})
+    monkeypatch.setattr(module, "POLL", 0.01)
+    heard = signal.signal(number, signal.default_int_handler)  # SIGINT is ignored where tests run in the background
+
+    def ask():
+        end = time.monotonic() + 60
+        while not (tmp_path / "begun").exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        code = cli._run(["reproduce", recipe, *quick])
+    finally:
+        thread.join()
+        signal.signal(number, heard)
+    assert (tmp_path / "saved").read_text() == "in a session of its own"
+    assert code == 128 + number
+    told = rf"^stopped by {number.name} in `toolkit train .*`; the same call of reproduce {then}\.$"
+    assert re.search(told, capsys.readouterr().err, re.MULTILINE)
+
+
+def test_a_training_anew_that_was_interrupted_goes_on(recipe, commands, monkeypatch, tmp_path):
+    reproduce([recipe], say=lambda line: None)
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(RunFailed, match="exit code 130"):
+        patch.setattr(workflow, "_write_training", killed)
+        reproduce([recipe], again=True, say=lambda line: None)
+    _, directory = run_directories(tmp_path)
+    directory = str(directory.relative_to(tmp_path))
+    evaluation = ["evaluate", directory, "--weights", "last"]
+    commands.clear()
+    said = []
+    reproduce([recipe], again=True, say=said.append)
+    assert commands == [["train", "--resume", directory], evaluation]
+    assert said[-1].endswith("same to the digit")
+    # So does one that was trained and not measured; what is finished is no part of another call.
+    Path(directory, "evaluation-last.json").unlink()
+    commands.clear()
+    reproduce([recipe], again=True, say=said.append)
+    assert commands == [evaluation]
+    with monkeypatch.context() as patch, pytest.raises(RunFailed, match="exit code 130"):
+        patch.setattr(workflow, "_write_training", killed)
+        reproduce([recipe], again=True, say=lambda line: None)
+    assert commands[1][:2] == ["train", recipe] and commands[1][3] != directory
+
+
 def test_again_tells_whether_it_is_the_same_and_keeps_the_results(recipe, commands, tmp_path):
     [row] = reproduce([recipe], say=lambda line: None)
     said = []
@@ -174,6 +312,9 @@ def test_a_training_that_fails_is_told(recipe, monkeypatch):
         RunFailed, match=r"`toolkit train .*` ended with exit code 1; the same call of reproduce goes on"
     ):
         reproduce([recipe], say=lambda line: None)
+    monkeypatch.setattr(module, "QUICK", {recipe: Quick((), 0.0)})
+    with pytest.raises(RunFailed, match="ended with exit code 1; the same call of reproduce trains it anew"):
+        reproduce_quickly([recipe], say=lambda line: None)
 
 
 def test_quick_forms_have_floors(recipe, commands, monkeypatch, tmp_path):
@@ -207,7 +348,7 @@ def test_speech_to_text_is_measured_by_its_errors(commands, tmp_path):
     )
     (row,) = reproduce([str(path)], say=lambda line: None)
     assert verbs(commands) == ["train", "evaluate", "evaluate"]
-    directory = next((tmp_path / "runs").iterdir())
+    (directory,) = run_directories(tmp_path)
     figures = json.loads((directory / "evaluation.json").read_text())
     assert (row.score, row.interval) == (figures["words"]["rate"], tuple(figures["words"]["interval"]))
     searched = json.loads((directory / f"evaluation-beam{results.BEAM_WIDTH}.json").read_text())

@@ -27,7 +27,7 @@ def verify_resume(config: str, kills: int, steps: int, seed: int, keep: Path | N
 
 @click.command()
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]…")
-@click.option("--seeds", default="0", show_default=True, metavar="0,1,2", help="Of each recipe.")
+@click.option("--seeds", metavar="0,1,2", help="Of each recipe; without it 0.")
 @click.option(
     "--quick", is_flag=True, help="A minute or two of each recipe, against a loose floor; nothing is written."
 )
@@ -39,8 +39,13 @@ def verify_resume(config: str, kills: int, steps: int, seed: int, keep: Path | N
     default=".",
     help="The folder of results/, docs/ and runs/; without it the current one.",
 )
-def reproduce(recipes: Sequence[str], seeds: str, quick: bool, again: bool, precision: bool, root: Path) -> None:
+def reproduce(recipes: Sequence[str], seeds: str | None, quick: bool, again: bool, precision: bool, root: Path) -> None:
     """Train each RECIPE (or all), and write its results down beside published figures and a baseline."""
+    if quick and (again or precision or seeds is not None):
+        raise click.UsageError(
+            "--quick trains the short form of each recipe, once: leave --again, --precision and --seeds out."
+        )
+    seeds = "0" if seeds is None else seeds
     if not all(seed.isascii() and seed.isdigit() for seed in seeds.split(",")):
         raise click.UsageError(f"--seeds {seeds!r} is no list of whole numbers: write them as 0,1,2.")
     from toolkit.studies.reproduce import RECIPES, reproduce, reproduce_quickly

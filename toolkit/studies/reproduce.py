@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import glob
 import hashlib
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import filelock
 
 from toolkit import stages
 from toolkit.config import RunConfig, load
@@ -26,6 +30,7 @@ from toolkit.runs.files import write_text
 from toolkit.studies import COMMAND, results
 from toolkit.studies.document import document, short
 from toolkit.studies.results import BEAM_WIDTH, Count, Errors, Heard, Row
+from toolkit.training.stop import Stopped, stop_signals
 
 if TYPE_CHECKING:
     from toolkit.data.load import Data
@@ -34,6 +39,10 @@ if TYPE_CHECKING:
 RECIPES = tuple(results.PUBLISHED)
 BEGIN, END = "<!-- results: written by scripts/reproduce.py -->", "<!-- end of results -->"
 BY_HAND = "<!-- what follows is written by hand -->"
+LOCK = "results.lock"
+POLL = 0.2  # seconds
+# Of a run directory, in the order in which they are measured.
+_BEAM, _LAST = f"evaluation-beam{BEAM_WIDTH}.json", "evaluation-last.json"
 # Keys of a config that do not change what comes out.
 _FREE = ("name", "seed", "data.cache", "training.checkpoint", "training.log_every")
 
@@ -143,7 +152,8 @@ def reproduce(
     Args:
         recipes: names of shipped configs, or YAML files.
         seeds: of each; the variants of a recipe are trained with the first alone.
-        again: train what is there anew, and say whether it is the same; the results stay as they are.
+        again: train what is there anew, or go on with such a training that was interrupted, and say whether it is the
+            same; the results stay as they are.
         precision: train each recipe in float32 and in bfloat16, in place of the recipe and its variants.
         say: takes a line for people.
 
@@ -151,7 +161,8 @@ def reproduce(
         The rows of `recipes` and `seeds`, and of the recipes' variants.
 
     Raises:
-        ToolkitError: no such recipe, or its data is not at hand.
+        ToolkitError: no such recipe, and nothing was trained then; or its data is not at hand.
+        Stopped: a signal came; the same call goes on.
         RunFailed: a training or an evaluation broke off; or a result was not reproduced.
     """
     file = root / "results" / "results.json"
@@ -163,15 +174,15 @@ def reproduce(
         known = [row for row in rows if case.is_of(row)]
         same = [row for row in known if row.seed == seed]
         if not same and (alike := [row for row in rows if case.is_like(row) and row.seed == seed]):
-            same = [dataclasses.replace(alike[0], variant=case.variant)]  # the same training by another name
-            rows.append(same[0])
-            results.write(file, rows)
+            # The same training by another name.
+            same = [dataclasses.replace(alike[0], recipe=case.recipe, variant=case.variant)]
+            known += same
+            keep(root, same[0])
         if same and not again:
             say(f"{told}: {same[0]} stands in {file} already")
             found += [case.beside(same[0])]
             if found[-1] != same[0]:  # it is of before there was a baseline
-                results.write(file, [found[-1] if row == same[0] else row for row in rows])
-                write_documents(root, results.read(file))
+                keep(root, found[-1])
             continue
         row = case.row(root / "runs", seed, anew=again)
         found.append(row)
@@ -180,10 +191,7 @@ def reproduce(
             say(f"{told}: {row}, {verdict}")
             failed += [told] if verdict == results.NOT_REPRODUCED else []
             continue
-        # What another config or other data gave is no row of this case any more.
-        others = [other for other in rows if not case.names(other) or (case.is_of(other) and other.seed != seed)]
-        results.write(file, [*others, row])
-        write_documents(root, results.read(file))
+        keep(root, row)
         say(f"{told}: {row}; the row is in {file}")
     if failed:
         raise RunFailed(f"not reproduced: {'; '.join(failed)}. Their runs are in {root / 'runs'}.")
@@ -193,19 +201,25 @@ def reproduce(
 def _cases(
     recipes: Sequence[str], seeds: Sequence[int], say: Callable[[str], object], *, precision: bool
 ) -> Iterator[tuple[Case, int]]:
-    """What is trained: each recipe with every seed, then its variants with the first; or both precisions of each."""
-    if precision:
-        for recipe in recipes:
-            for variant, overrides in precisions(recipe).items():
-                case = Case(find_config(recipe), say, variant, overrides)
-                yield from ((case, seed) for seed in (seeds if recipe in WHOLE else seeds[:1]))
-        return
-    for path in map(find_config, recipes):
-        case = Case(path, say)
-        for seed in seeds:
-            yield case, seed
-        for variant, overrides in VARIANTS.get(case.recipe, {}).items():
-            yield Case(path, say, variant, overrides), seeds[0]
+    """What is trained: each recipe with every seed, then its variants with the first; or both precisions of each.
+
+    All of the request is checked before the first is given; the data of each is read when its turn comes.
+    """
+    asked: list[tuple[Path, str, tuple[str, ...], Sequence[int]]] = []
+    for recipe in recipes:
+        if precision:
+            of = seeds if recipe in WHOLE else seeds[:1]
+            asked += [(find_config(recipe), variant, sets, of) for variant, sets in precisions(recipe).items()]
+        else:
+            path = find_config(recipe)
+            variants = VARIANTS.get(load(path).name, {})
+            asked += [(path, "", (), seeds), *((path, variant, sets, seeds[:1]) for variant, sets in variants.items())]
+    for path, _, overrides, of in asked:
+        for seed in of:
+            load(path, (*overrides, f"seed={seed}"))
+    for path, variant, overrides, of in asked:
+        case = Case(path, say, variant, overrides)
+        yield from ((case, seed) for seed in of)
 
 
 def reproduce_quickly(
@@ -215,6 +229,7 @@ def reproduce_quickly(
 
     Raises:
         ToolkitError: there is no quick form of a recipe.
+        Stopped: a signal came.
         RunFailed: a training broke off, or stayed below its floor.
     """
     unknown = [recipe for recipe in recipes if recipe not in QUICK]
@@ -224,13 +239,33 @@ def reproduce_quickly(
     for recipe in recipes:
         quick = QUICK[recipe]
         directory = _new(root / "runs", f"quick-{recipe}")
-        _toolkit("train", find_config(recipe), "--run-dir", directory, *_sets(quick.overrides))
-        figures = trust.read_json(directory / "evaluation.json")
+        overrides = _sets(quick.overrides)
+        _toolkit("train", find_config(recipe), "--run-dir", directory, *overrides, then="trains it anew")
+        figures = trust.read_json(directory / "evaluation.json", limit=trust.MAX_EVALUATION)
         right = float(figures["accuracy"] if "accuracy" in figures else 1 - figures["words"]["rate"])
         say(f"{recipe}: {right:.2%} (floor {quick.floor:.0%})")
         below += [f"{recipe} {right:.2%}"] if right < quick.floor else []
     if below:
         raise RunFailed(f"below the floor: {'; '.join(below)}.")
+
+
+def keep(root: Path, row: Row | Heard) -> None:
+    """Put `row` into the results and the documents below `root`, beside what other processes wrote meanwhile.
+
+    It takes the place of the one with its seed; what another config or other data gave is no row of its recipe and
+    variant any more.
+    """
+
+    def stays(other: Row | Heard) -> bool:
+        if (other.recipe, other.variant) != (row.recipe, row.variant):
+            return True
+        return (other.config, other.fingerprints) == (row.config, row.fingerprints) and other.seed != row.seed
+
+    file, folder = root / "results" / "results.json", root / "runs"  # the lock lies where git looks at nothing
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / LOCK):
+        results.write(file, [*filter(stays, results.read(file)), row])
+        write_documents(root, results.read(file))
 
 
 def write_documents(root: Path, rows: Sequence[Row | Heard]) -> None:
@@ -283,13 +318,17 @@ class Case:
         """Train with `seed`, or go on with a training that was interrupted, and measure."""
         variant = self.variant.replace(results.SHORTENED, "-shortened")
         name = "-".join(filter(None, (self.recipe, variant, f"seed{seed}", self.hash[:8])))
-        directory = _new(folder, f"{name}-again") if anew else folder / name
+        directory = folder / name
+        if anew:
+            directory = _unfinished(folder, f"{name}-again") or _new(folder, f"{name}-again")
         record = directory / runs.RECORD
         if not record.exists():
             _toolkit("train", self.path, "--run-dir", directory, *_sets([*self.overrides, f"seed={seed}"]))
         elif trust.read_record(record)["state"] != "finished":
             _toolkit("train", "--resume", directory)
-        if not (directory / "evaluation-last.json").exists():
+        if self.data.spec.task == "transcription" and not (directory / _BEAM).exists():
+            _toolkit("evaluate", directory, "--beam-width", str(BEAM_WIDTH))
+        if not (directory / _LAST).exists():
             _toolkit("evaluate", directory, "--weights", "last")
         known = trust.read_record(record)
         if known["fingerprints"] != self.fingerprints:
@@ -342,7 +381,7 @@ class Case:
         self._baseline = self._baseline or self._fit()
         theirs = (self._baseline.answers == self.data.splits["test"].labels).tolist()
         ours = [hit for _, hit in right]
-        last = trust.read_json(directory / "evaluation-last.json")
+        last = trust.read_json(directory / _LAST, limit=trust.MAX_EVALUATION)
         return Row(
             **common,
             best=Count(sum(ours), len(ours)),
@@ -362,12 +401,7 @@ class Case:
 
 
 def _heard(directory: Path, **common: Any) -> Heard:
-    searched = directory / f"evaluation-beam{BEAM_WIDTH}.json"
-    if not searched.exists():
-        _toolkit("evaluate", directory, "--beam-width", str(BEAM_WIDTH))
-    greedy, beam, last = map(
-        trust.read_json, (directory / "evaluation.json", searched, directory / "evaluation-last.json")
-    )
+    greedy, beam, last = (trust.read_json(directory / name) for name in ("evaluation.json", _BEAM, _LAST))
 
     def errors(figures: Mapping[str, Any]) -> Errors:
         return Errors(sum(figures[kind] for kind in ("substitutions", "deletions", "insertions")), figures["reference"])
@@ -400,16 +434,35 @@ def _new(folder: Path, name: str) -> Path:
     return folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+def _unfinished(folder: Path, name: str) -> Path | None:
+    """The newest that `_new` named and whose training or measuring was interrupted."""
+    named = folder.glob(f"{glob.escape(name)}-*")
+    return max((directory for directory in named if not (directory / _LAST).exists()), default=None)
+
+
 def _sets(overrides: Sequence[str]) -> Iterator[str]:
     for override in overrides:
         yield from ("--set", override)
 
 
-def _toolkit(*arguments: str | Path) -> None:
-    code = subprocess.run([*COMMAND, *map(str, arguments)], check=False).returncode
+def _toolkit(*arguments: str | Path, then: str = "goes on with it") -> None:
+    """A verb in a process of its own, which a signal to this one ends cleanly; `then` is what the same call does."""
+    shown = " ".join(map(str, arguments))
+    with stop_signals() as stop:
+        # In a session of its own: Ctrl-C reaches this process alone, which then asks for a clean end.
+        process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            while process.poll() is None and not stop.received:
+                time.sleep(POLL)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            code = process.wait()
+    if stop.received:
+        name = signal.Signals(stop.received).name
+        raise Stopped(f"stopped by {name} in `toolkit {shown}`; the same call of reproduce {then}.", stop.received)
     if code:
-        shown = " ".join(map(str, arguments))
-        raise RunFailed(f"`toolkit {shown}` ended with exit code {code}; the same call of reproduce goes on with it.")
+        raise RunFailed(f"`toolkit {shown}` ended with exit code {code}; the same call of reproduce {then}.")
 
 
 def _right(predictions: Path) -> list[tuple[str, bool]]:

@@ -260,16 +260,21 @@ def against_baseline_heard(row: Heard) -> str:
 
 
 def judge(known: Sequence[Row | Heard], again: Row | Heard) -> str:
-    """Whether a row trained anew agrees with those of the same recipe, config and data."""
+    """Whether a row trained anew agrees with those of the same recipe, config and data.
+
+    The spread is the interval of their figure, and of several rows at least their 95 % prediction interval (Hahn &
+    Meeker 1991, Statistical Intervals): for one more draw from the same normal distribution, known from so few alone.
+    """
     same = [row for row in known if row.seed == again.seed]
     if same and same[0].figures == again.figures:
         return "same to the digit"
-    scores = [row.score for row in known]
-    if len(scores) > 1:
-        mean, sd = statistics.fmean(scores), statistics.stdev(scores)
-        low, high = mean - 2 * sd, mean + 2 * sd
-    else:
-        low, high = known[0].interval
+    low, high = (statistics.fmean(bounds) for bounds in zip(*(row.interval for row in known), strict=True))
+    if (n := len(known)) > 1:
+        from scipy.stats import t
+
+        scores = [row.score for row in known]
+        half = float(t.ppf(1 - SIGNIFICANCE / 2, n - 1)) * statistics.stdev(scores) * math.sqrt(1 + 1 / n)
+        low, high = min(low, statistics.fmean(scores) - half), max(high, statistics.fmean(scores) + half)
     return "within the spread" if low <= again.score <= high else NOT_REPRODUCED
 
 
