@@ -15,8 +15,8 @@ import pytest
 from toolkit import cli, workflow
 from toolkit.config import load
 from toolkit.errors import RunFailed, ToolkitError
+from toolkit.studies import processes, results
 from toolkit.studies import reproduce as module
-from toolkit.studies import results
 from toolkit.studies.reproduce import Quick, reproduce, reproduce_quickly
 
 CONFIG = """
@@ -240,9 +240,9 @@ while True:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("quick", "then"), [([], "goes on with it"), (["--quick"], "trains it anew")])
 def test_a_signal_lets_the_training_save(number, quick, then, recipe, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(module, "COMMAND", (sys.executable, "-c", TRAINING))
+    monkeypatch.setattr(processes, "COMMAND", (sys.executable, "-c", TRAINING))
     monkeypatch.setattr(module, "QUICK", {recipe: Quick((), 0.0)})
-    monkeypatch.setattr(module, "POLL", 0.01)
+    monkeypatch.setattr(processes, "POLL", 0.01)
     heard = signal.signal(number, signal.default_int_handler)  # SIGINT is ignored where tests run in the background
 
     def ask():
@@ -307,7 +307,7 @@ def test_again_tells_whether_it_is_the_same_and_keeps_the_results(recipe, comman
 
 
 def test_a_training_that_fails_is_told(recipe, monkeypatch):
-    monkeypatch.setattr(module, "COMMAND", ("false",))
+    monkeypatch.setattr(processes, "COMMAND", ("false",))
     with pytest.raises(
         RunFailed, match=r"`toolkit train .*` ended with exit code 1; the same call of reproduce goes on"
     ):

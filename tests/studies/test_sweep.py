@@ -20,6 +20,7 @@ import sqlalchemy
 from toolkit import cli
 from toolkit.config import load
 from toolkit.errors import Diverged, RunFailed, ToolkitError
+from toolkit.studies import processes as child
 from toolkit.studies import sweep as module
 from toolkit.studies import trial
 from toolkit.studies.sweep import sweep
@@ -42,7 +43,7 @@ class AtOnce:
 
     def __init__(self, command, *, stdout, **_):
         with contextlib.redirect_stdout(io.TextIOWrapper(stdout, write_through=True)) as text:
-            self.returncode = fake_train.main(command[len(trial.COMMAND) :])
+            self.returncode = fake_train.main(command[len(child.COMMAND) :])
             text.detach()
 
     def poll(self):
@@ -61,14 +62,14 @@ def unchecked(monkeypatch):
 def at_once(monkeypatch, unchecked):
     """Fake trainings within this process."""
     fake = types.SimpleNamespace(Popen=AtOnce, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
-    monkeypatch.setattr(trial, "subprocess", fake)
+    monkeypatch.setattr(child, "subprocess", fake)
 
 
 @pytest.fixture
 def processes(monkeypatch, unchecked):
     """Fake trainings in processes of their own."""
-    monkeypatch.setattr(trial, "COMMAND", (sys.executable, str(FAKE)))
-    monkeypatch.setattr(trial, "POLL", 0.01)
+    monkeypatch.setattr(child, "COMMAND", (sys.executable, str(FAKE)))
+    monkeypatch.setattr(child, "POLL", 0.01)
 
 
 @pytest.fixture
@@ -397,10 +398,10 @@ def test_an_error_that_is_none_of_a_trial_taken_up_is_not_hidden(at_once, files,
 DRIVER = """
 import sys
 from toolkit import cli
-from toolkit.studies import sweep, trial
-sweep.HEARTBEAT, sweep.GRACE, sweep.WAIT, trial.POLL = 1, 3, 0.1, 0.02
+from toolkit.studies import processes, sweep
+sweep.HEARTBEAT, sweep.GRACE, sweep.WAIT, processes.POLL = 1, 3, 0.1, 0.02
 if len(sys.argv) > 2:
-    trial.COMMAND = (sys.executable, sys.argv.pop(1))
+    processes.COMMAND = (sys.executable, sys.argv.pop(1))
     sweep.refuse_untrainable = lambda config, overrides: None
 cli.main(sys.argv[1].split("|"))
 """

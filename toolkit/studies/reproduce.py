@@ -11,8 +11,6 @@ import dataclasses
 import glob
 import hashlib
 import json
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,10 +25,11 @@ from toolkit.errors import RunFailed, ToolkitError
 from toolkit.runs import metrics, trust
 from toolkit.runs import run as runs
 from toolkit.runs.files import write_text
-from toolkit.studies import COMMAND, results
+from toolkit.studies import results
 from toolkit.studies.document import document, short
+from toolkit.studies.processes import running, sets, until_over
 from toolkit.studies.results import BEAM_WIDTH, Count, Errors, Heard, Row
-from toolkit.training.stop import Stopped, stop_signals
+from toolkit.training.stop import stop_signals
 
 if TYPE_CHECKING:
     from toolkit.data.load import Data
@@ -40,7 +39,6 @@ RECIPES = tuple(results.PUBLISHED)
 BEGIN, END = "<!-- results: written by scripts/reproduce.py -->", "<!-- end of results -->"
 BY_HAND = "<!-- what follows is written by hand -->"
 LOCK = "results.lock"
-POLL = 0.2  # seconds
 # Of a run directory, in the order in which they are measured.
 _BEAM, _LAST = f"evaluation-beam{BEAM_WIDTH}.json", "evaluation-last.json"
 # Keys of a config that do not change what comes out.
@@ -239,7 +237,7 @@ def reproduce_quickly(
     for recipe in recipes:
         quick = QUICK[recipe]
         directory = _new(root / "runs", f"quick-{recipe}")
-        overrides = _sets(quick.overrides)
+        overrides = sets(quick.overrides)
         _toolkit("train", find_config(recipe), "--run-dir", directory, *overrides, then="trains it anew")
         figures = trust.read_json(directory / "evaluation.json", limit=trust.MAX_EVALUATION)
         right = float(figures["accuracy"] if "accuracy" in figures else 1 - figures["words"]["rate"])
@@ -323,7 +321,7 @@ class Case:
             directory = _unfinished(folder, f"{name}-again") or _new(folder, f"{name}-again")
         record = directory / runs.RECORD
         if not record.exists():
-            _toolkit("train", self.path, "--run-dir", directory, *_sets([*self.overrides, f"seed={seed}"]))
+            _toolkit("train", self.path, "--run-dir", directory, *sets([*self.overrides, f"seed={seed}"]))
         elif trust.read_record(record)["state"] != "finished":
             _toolkit("train", "--resume", directory)
         if self.data.spec.task == "transcription" and not (directory / _BEAM).exists():
@@ -440,29 +438,17 @@ def _unfinished(folder: Path, name: str) -> Path | None:
     return max((directory for directory in named if not (directory / _LAST).exists()), default=None)
 
 
-def _sets(overrides: Sequence[str]) -> Iterator[str]:
-    for override in overrides:
-        yield from ("--set", override)
-
-
 def _toolkit(*arguments: str | Path, then: str = "goes on with it") -> None:
     """A verb in a process of its own, which a signal to this one ends cleanly; `then` is what the same call does."""
-    shown = " ".join(map(str, arguments))
+    shown = f"`toolkit {' '.join(map(str, arguments))}`"
+    left = f"in {shown}; the same call of reproduce {then}."
     with stop_signals() as stop:
-        # In a session of its own: Ctrl-C reaches this process alone, which then asks for a clean end.
-        process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdin=subprocess.DEVNULL, start_new_session=True)
-        try:
-            while process.poll() is None and not stop.received:
-                time.sleep(POLL)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            code = process.wait()
-    if stop.received:
-        name = signal.Signals(stop.received).name
-        raise Stopped(f"stopped by {name} in `toolkit {shown}`; the same call of reproduce {then}.", stop.received)
-    if code:
-        raise RunFailed(f"`toolkit {shown}` ended with exit code {code}; the same call of reproduce {then}.")
+        with running(*arguments) as process:
+            for _ in until_over(process, stop, left):
+                pass
+        stop.leave_if_received(left)  # in the last moment
+    if process.returncode:
+        raise RunFailed(f"{shown} ended with exit code {process.returncode}; the same call of reproduce {then}.")
 
 
 def _right(predictions: Path) -> list[tuple[str, bool]]:

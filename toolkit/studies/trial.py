@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +19,10 @@ from toolkit.runs import metrics, trust
 from toolkit.runs import resume as resuming
 from toolkit.runs import run as runs
 from toolkit.runs.metrics import Row
-from toolkit.studies import COMMAND
-from toolkit.training.stop import Stopped, StopSignal
+from toolkit.studies import COMMAND, processes
+from toolkit.studies.processes import running, sets, until_over
+from toolkit.training.stop import StopSignal
 
-POLL = 0.2  # seconds
 _WRONG_REQUEST = 2  # exit code
 # Keys of a config that change nothing of what a training gives.
 _FREE = ("name", "data.cache", "training.checkpoint", "training.watch")
@@ -134,9 +131,15 @@ class Training:
         if before.get("state") == "finished":
             yield from self._rows()
             return
-        with self._process(resume=bool(before)) as process:
+        place = "--resume" if before else "--run-dir"
+        # The test part is left alone: it would be looked at once per trial.
+        values = ("--evaluate", "validation", *sets(self.overrides))
+        with (
+            self.output.open("ab") as output,
+            running("train", self.config, place, self.directory, *values, output=output) as process,
+        ):
             known = 0
-            for over in _until_over(process, stop, self.directory):
+            for over in until_over(process, stop, self._left()):
                 rows = self._rows()
                 yield from rows[known:]  # those after a checkpoint are written anew, and the same
                 known = max(known, len(rows))
@@ -169,29 +172,13 @@ class Training:
         lock = filelock.FileLock(self.directory / runs.LOCK)
         while True:
             try:
-                with lock.acquire(timeout=POLL):
+                with lock.acquire(timeout=processes.POLL):
                     return
             except filelock.Timeout:
-                _leave_if_asked(stop, self.directory)
+                stop.leave_if_received(self._left())
 
-    @contextlib.contextmanager
-    def _process(self, *, resume: bool) -> Iterator[subprocess.Popen[bytes]]:
-        """`toolkit train`; at the end of the block it is asked to stop, and waited for."""
-        place = ("--resume" if resume else "--run-dir", str(self.directory))
-        values = itertools.chain.from_iterable(("--set", override) for override in self.overrides)
-        # The test part is left alone: it would be looked at once per trial.
-        command = [*COMMAND, "train", str(self.config), *place, "--evaluate", "validation", *values]
-        with self.output.open("ab") as output:
-            # In a session of its own: Ctrl-C reaches the sweep alone, which then asks for a clean end.
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
-            try:
-                yield process
-            finally:
-                if process.poll() is None:
-                    process.terminate()
-                process.wait()
+    def _left(self) -> str:
+        return f"in {self.directory.name}; the same sweep goes on with it."
 
     def _judge(self, code: int) -> None:
         """Raise what the process ended with."""
@@ -211,18 +198,3 @@ class Training:
 
 def _last_line(text: str) -> str:
     return trust.shown(text.strip().rpartition("\n")[2], length=500) or "it said nothing"
-
-
-def _until_over(process: subprocess.Popen[bytes], stop: StopSignal, directory: Path) -> Iterator[bool]:
-    """False from time to time while the process runs, then True once; raises `Stopped` where a signal came."""
-    while process.poll() is None:
-        yield False
-        _leave_if_asked(stop, directory)
-        time.sleep(POLL)
-    yield True
-
-
-def _leave_if_asked(stop: StopSignal, directory: Path) -> None:
-    if stop.received:
-        name = signal.Signals(stop.received).name
-        raise Stopped(f"stopped by {name} in {directory.name}; the same sweep goes on with it.", stop.received)

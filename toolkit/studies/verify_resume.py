@@ -24,6 +24,7 @@ from toolkit.errors import RunFailed, ToolkitError
 from toolkit.runs import arrays, checkpoints
 from toolkit.runs import run as runs
 from toolkit.studies import COMMAND
+from toolkit.studies.processes import sets
 
 # What differs from run to run although the training is the same.
 TIMES = ("seconds", "examples_per_second", "data_wait_share")
@@ -227,9 +228,8 @@ class Trial:
 
     def _first(self, run: Path) -> tuple[str, ...]:
         """Arguments of a run's first sitting."""
-        values = itertools.chain.from_iterable(("--set", override) for override in self.overrides)
         steps = ("--steps", str(self.steps)) if self.steps else ()
-        return str(self.config), "--run-dir", str(run), *steps, *values
+        return str(self.config), "--run-dir", str(run), *steps, *sets(self.overrides)
 
     @contextlib.contextmanager
     def _process(self, arguments: Sequence[str], name: str) -> Iterator[subprocess.Popen[bytes]]:

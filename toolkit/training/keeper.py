@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from toolkit.runs.run import GRADIENTS, METRICS, Run
 from toolkit.training.guard import KEY, was_skipped
 from toolkit.training.position import Position
 from toolkit.training.state import Generator, capture
-from toolkit.training.stop import Stopped, StopSignal
+from toolkit.training.stop import StopSignal
 
 # At the end of an epoch nothing is saved while the last save was less than this many times its own duration ago: epochs
 # of a second would spend more time on saving than on training.
@@ -69,13 +68,9 @@ class Keeper:
 
     def leave_if_asked(self) -> None:
         """Raises `Stopped` where a signal came; whoever calls has saved."""
-        if self.stop.received:
-            name = signal.Signals(self.stop.received).name
-            raise Stopped(
-                f"stopped by {name} after step {self.position.trained:,}; `toolkit train --resume "
-                f"{self.run.directory}` goes on.",
-                self.stop.received,
-            )
+        self.stop.leave_if_received(
+            f"after step {self.position.trained:,}; `toolkit train --resume {self.run.directory}` goes on."
+        )
 
     def save(self) -> None:
         """Write a checkpoint of the model and the position."""

@@ -35,6 +35,11 @@ class StopSignal:
             os._exit(128 + number)
         self.received = number
 
+    def leave_if_received(self, where: str) -> None:
+        """Raises `Stopped` where a signal came: "stopped by SIGTERM", then `where`."""
+        if self.received is not None:
+            raise Stopped(f"stopped by {signal.Signals(self.received).name} {where}", self.received)
+
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopSignal]:
