@@ -8,6 +8,7 @@ import pytest
 from toolkit import auto, stages, workflow
 from toolkit.config import load, load_run
 from toolkit.data.tables import cache_folder
+from toolkit.errors import ToolkitError
 from toolkit.runs import arrays
 
 every_backend = pytest.mark.every_backend
@@ -60,6 +61,7 @@ def measured(monkeypatch, native):
         ([10, 9.6, 9.6, 30], ("float32", False)),  # no gain that shows
         ([10, 8, 7, 6], ("mixed_bfloat16", True)),
         ([10, 8, 5, 6], ("mixed_bfloat16", False)),
+        ([10, 8, 9.9, 7.9], ("float32", True)),  # compiled there is nothing to gain from bfloat16
     ],
 )
 def test_the_fastest_is_taken_where_that_is_a_gain(times, chosen):
@@ -86,6 +88,28 @@ def test_each_way_is_measured_once(config, measured):
     other = config("training.jit=false", "data.batch_size=8")
     auto.settle(other, stages.read_data(other, lambda line: None), said.append)
     assert len(asked) == 6
+    for same in ("optimizer.learning_rate=0.5", "optimizer.schedule={name: cosine}"):
+        auto.settle(config("training.jit=false", same), data, said.append)
+    assert len(asked) == 6
+    auto.settle(config("training.jit=false", "training.freeze=[conv1]"), data, said.append)
+    assert len(asked) == 8
+
+
+def test_what_was_measured_of_other_ways_is_kept(config, measured):
+    asked = measured({(precision, jit): 10.0 for precision in ("float32", "mixed_bfloat16") for jit in (False, True)})
+    for _ in range(2):
+        for jit in ("true", "false"):
+            wanted = config(f"training.jit={jit}")
+            stages.set_up(wanted)
+            auto.settle(wanted, stages.read_data(wanted, lambda line: None), lambda line: None)
+    assert len(asked) == 4
+
+
+def test_frozen_layers_are_frozen_where_steps_are_measured(config, native):
+    wanted = config("training.freeze=[nonsense]")
+    stages.set_up(wanted)
+    with pytest.raises(ToolkitError, match="freeze names 'nonsense'"):
+        auto.settle(wanted, stages.read_data(wanted, lambda line: None), lambda line: None)
 
 
 def test_nothing_is_measured_where_there_is_one_way(config, measured, monkeypatch):

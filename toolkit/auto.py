@@ -25,7 +25,8 @@ SECONDS = 1.0
 """Of steps that are measured of each way, after two that compile and settle."""
 LEAST_STEPS = 5
 GAIN = 0.95
-"""Another way than float32 without compiling is taken where its step takes less than this part of the time."""
+"""Another way than float32 without compiling is taken where its step takes less than this part of the time; of both
+ways at once, where that holds beside each of them, too."""
 
 Way = tuple[str, bool]  # precision, jit
 K = TypeVar("K", bound=Hashable)
@@ -66,9 +67,8 @@ def settle(config: RunConfig, data: Data, report: Callable[[str], None], *, mode
 
 
 def choose(ways: list[Way], times: dict[Way, float]) -> Way:
-    """The fastest way, where that is a gain over the first."""
-    fastest = min(ways, key=lambda way: times.get(way, 0.0))
-    return fastest if not times or times[fastest] < GAIN * times[ways[0]] else ways[0]
+    """The first way that none is a gain over; `ways` begin with float32 without compiling."""
+    return next((way for way in ways if times and GAIN * times[way] <= min(times.values())), ways[0])
 
 
 def computes_bfloat16(backend: str) -> bool:
@@ -106,7 +106,7 @@ def _times(config: RunConfig, data: Data, ways: list[Way], report: Callable[[str
     except (OSError, ValueError, TypeError):  # never measured, or a file that is damaged
         known = {}
     if not set(ways) <= set(known):
-        known = milliseconds({way: _with(config, way) for way in ways}, data)
+        known |= milliseconds({way: _with(config, way) for way in ways}, data)
         stages.set_up(config)  # what was measured has drawn random numbers
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -117,13 +117,16 @@ def _times(config: RunConfig, data: Data, ways: list[Way], report: Callable[[str
 
 
 def _key(config: RunConfig, data: Data) -> str:
-    """All that a step's time depends on."""
+    """All that a step's time depends on; a rate takes no time, so that trials of many share what was measured."""
     environment, values = record.environment(), config.to_dict()
+    optimizer = {
+        name: value for name, value in values["optimizer"].items() if name not in ("learning_rate", "schedule")
+    }
     spec = data.spec
     shape = [spec.shape, spec.lengths, spec.outputs, len(spec.vocabulary), spec.sample_rate]
     crop = (values["data"]["augmentation"] or {}).get("crop")
-    fixed = [values["model"], values["optimizer"], values["data"]["batch_size"], shape, crop]
-    training = [values["training"][name] for name in ("backend", "threads", "deterministic")]
+    fixed = [values["model"], optimizer, values["data"]["batch_size"], shape, crop]
+    training = [values["training"][name] for name in ("backend", "threads", "deterministic", "freeze")]
     machine = [environment["python"], environment["versions"], _accelerators(config.training.backend)]
     machine += [environment["machine"][name] for name in ("processor", "cores")]
     text = json.dumps([fixed, training, machine], sort_keys=True)
@@ -147,8 +150,11 @@ def milliseconds(configs: Mapping[K, RunConfig], data: Data) -> dict[K, float]:
 
 def _step(config: RunConfig, data: Data) -> Callable[[], float]:
     """A training step on the first batch, which waits for its loss."""
+    from toolkit.training.start import freeze
+
     feed = stages.feed(config, data)
     model = stages.build_model(config, data.spec)
+    freeze(model, config.training.freeze)
     stages.compile_model(model, stages.objective(config, data.spec), config, stages.total_steps(config, feed))
     batches, _ = feed.epoch(0, 0)
     inputs, labels = next(batches.take(1).as_numpy_iterator())
