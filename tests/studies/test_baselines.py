@@ -7,6 +7,7 @@ import pytest
 
 from toolkit.data.load import load
 from toolkit.evaluation.transcripts import word_error_rate
+from toolkit.studies import baselines as module
 from toolkit.studies.baselines import _pieces, baseline, transcript_baseline
 
 SOURCES = {
@@ -38,6 +39,47 @@ def test_speech_is_told_piece_by_piece_and_the_tests_texts_are_never_seen():
     silent = dataclasses.replace(test, labels=np.zeros_like(test.labels), texts=["nothing"] * len(test))
     again = transcript_baseline(dataclasses.replace(data, splits={**data.splits, "test": silent}))
     assert again.texts == found.texts
+
+
+def with_labels(data, split, **values):
+    return dataclasses.replace(data, splits={**data.splits, split: dataclasses.replace(data.splits[split], **values)})
+
+
+def answering(data, split):
+    """`data` whose test part is another one."""
+    other = dataclasses.replace(data.splits[split], name="test")
+    return dataclasses.replace(data, splits={**data.splits, "test": other})
+
+
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_the_validation_part_chooses_the_strength(wanted, monkeypatch):
+    data, strengths = load("synthetic_images", {"classes": 3, "examples": 900}), (1e-7, 1e3)
+
+    def answers(*among, of=data):
+        monkeypatch.setattr(module, "STRENGTHS", {"image": among})
+        return baseline(of).answers
+
+    other = answers(strengths[1 - wanted], of=answering(data, "validation"))
+    right = with_labels(data, "validation", labels=answers(strengths[wanted], of=answering(data, "validation")))
+    alone = [answers(strength) for strength in strengths]
+    assert (alone[0] != alone[1]).any() and (right.splits["validation"].labels != other).any()
+    np.testing.assert_array_equal(answers(*strengths, of=right), alone[wanted])
+
+
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_the_validation_part_chooses_where_speech_is_cut(wanted, monkeypatch):
+    given = {"examples": 200}, {"transcript_units": "words", "frames": lambda samples, rate: samples}
+    data, pauses = load("synthetic_speech", given[0], **given[1]), (6, 1000)
+    monkeypatch.setattr(module, "QUIET", (0.35,))
+
+    def texts(*among, of=data):
+        monkeypatch.setattr(module, "PAUSE", among)
+        return transcript_baseline(of).texts
+
+    right = with_labels(data, "validation", texts=texts(pauses[wanted], of=answering(data, "validation")))
+    alone = [texts(pause) for pause in pauses]
+    assert alone[0] != alone[1]
+    assert texts(*pauses, of=right) == alone[wanted]
 
 
 def test_there_is_none_for_characters():

@@ -1,5 +1,6 @@
 """Reproducing trains what is missing, goes on where it was stopped, and judges what is trained anew."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -137,6 +138,28 @@ def test_variants_are_of_recipes_and_valid():
     for recipe in module.RECIPES:
         found = [load(find_config(recipe), each).training.precision for each in module.precisions(recipe).values()]
         assert found == ["float32", "mixed_bfloat16"]
+
+
+def test_examples_that_stand_in_two_parts_are_left_out(recipe, commands, monkeypatch):
+    run = module._toolkit
+
+    def shares_two(*arguments):
+        run(*arguments)
+        if arguments[0] == "train":
+            directory = Path(arguments[arguments.index("--run-dir") + 1])
+            with (directory / "predictions.csv").open(newline="") as file:
+                answers.extend(csv.DictReader(file))
+            shared = [
+                f"{split},{answers[i]['id']},train\n" for i, split in ((0, "test"), (4, "test"), (1, "validation"))
+            ]
+            (directory / "duplicates.csv").write_text("split,id,also_in\n" + "".join(shared))
+
+    answers = []
+    monkeypatch.setattr(module, "_toolkit", shares_two)
+    [row] = reproduce([recipe], say=lambda line: None)
+    right = [answer["label"] == answer["answer"] for answer in answers]
+    assert (row.best.right, row.best.examples) == (sum(right), 30)
+    assert (row.apart.right, row.apart.examples) == (sum(right) - right[0] - right[4], 28)
 
 
 def test_what_another_process_writes_during_a_training_stays(recipe, commands, monkeypatch, tmp_path):

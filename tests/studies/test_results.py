@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from toolkit.config import load
+from toolkit.config.shipped import find_config
 from toolkit.errors import ToolkitError
 from toolkit.studies import document as documents
+from toolkit.studies import reproduce as reproducing
 from toolkit.studies import results
 from toolkit.studies.reproduce import BEGIN, BY_HAND, END, RECIPES, keep, write_documents
 from toolkit.studies.results import Count, Errors, Heard, Row
@@ -144,7 +147,7 @@ def test_what_is_no_table_is_refused(tmp_path, content):
 def test_rows_that_several_write_at_once_are_all_kept(tmp_path):
     rows = [row(900 + i, recipe=f"recipe{i % 4}", variant=v, seed=i) for i in range(8) for v in ("", "theo")]
     with ThreadPoolExecutor(len(rows)) as pool:
-        list(pool.map(lambda one: keep(tmp_path, one), rows))
+        list(pool.map(lambda one: keep(tmp_path, one, {}), rows))
     kept = results.read(tmp_path / "results" / "results.json")
     assert sorted(kept, key=repr) == sorted(rows, key=repr)
     assert (tmp_path / "docs" / "results.md").read_text() == documents.document(kept)
@@ -154,9 +157,22 @@ def test_rows_that_several_write_at_once_are_all_kept(tmp_path):
 def test_a_row_takes_the_place_of_what_another_config_or_other_data_gave(tmp_path, other):
     others = [row(recipe="mnist_dense", **other), row(variant="float32", **other), row(940, 2)]
     for one in (row(**other), *others, row(930), row(950)):
-        keep(tmp_path, one)
+        keep(tmp_path, one, {})
     kept = results.read(tmp_path / "results" / "results.json")
     assert sorted(kept, key=repr) == sorted([*others, row(950)], key=repr)
+
+
+def test_what_is_compared_is_of_one_config_and_one_data(tmp_path):
+    now = {"float32": "now, in float32", "bfloat16": "now, in bfloat16"}
+    own, whole = row(), row(variant="float32, shortened", config="a shorter one")
+    old = [row(variant=name, seed=seed, config="before") for name in now for seed in (0, 1)]
+    other = row(variant="bfloat16", config=now["bfloat16"], fingerprints={"test": "g"})
+    first = [row(variant=name, seed=1, config=now[name]) for name in now]
+    results.write(tmp_path / "results" / "results.json", [own, whole, *old, other, *first])
+    new = row(variant="float32", config=now["float32"])
+    keep(tmp_path, new, now)
+    kept = results.read(tmp_path / "results" / "results.json")
+    assert sorted(kept, key=repr) == sorted([own, whole, *first, new], key=repr)
 
 
 def cells(text, recipe, table=0):
@@ -239,6 +255,16 @@ def test_speakers_have_a_table_of_their_own():
     assert "Speakers" not in documents.document([row()])
 
 
+def test_speakers_count_alike_however_many_seeds_each_has():
+    seeds = (("george", 600, 0), ("theo", 900, 0), ("theo", 920, 3))
+    rows = [row(right, seed, "spoken_digit_lstm", variant=name, baseline_right=500) for name, right, seed in seeds]
+    table = documents.document(rows).partition("## Speakers never heard")[2].partition("## ")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| `")]
+    assert lines[1].startswith("| `spoken_digit_lstm` | theo | 1,000 | **91.00 ± 1.41 %** (")
+    assert lines[2].startswith("| `spoken_digit_lstm` | mean | 2,000 | **75.50 %** | 50.00 % |")
+    assert len(lines) == 3
+
+
 def test_precisions_have_a_table_of_their_own():
     pairs = [row(right, seed, variant="float32") for seed, right in enumerate((950, 952, 954))]
     pairs += [row(right, seed, variant="bfloat16") for seed, right in enumerate((949, 955, 951))]
@@ -264,6 +290,18 @@ def test_precisions_have_a_table_of_their_own():
         assert f"| `mnist_cnn` | the quick form | 0 | {told} |" in text
 
 
+def test_seeds_of_one_precision_alone_are_left_out_of_the_comparison():
+    rows = [row(right, seed, variant="float32") for seed, right in enumerate((900, 999, 999))]
+    rows += [row(910, variant="bfloat16"), row(500, variant="bfloat16, shortened")]
+    text = documents.document(rows)
+    assert "| `mnist_cnn` | the recipe | 0 | 90.00 % | 91.00 % | +1.00, within noise (± " in text
+    assert "| `mnist_cnn` | the quick form | 0 | – | 50.00 % | – |" in text
+
+
+def test_a_test_part_that_is_all_shared_is_told():
+    assert cells(documents.document([row(apart=Count(0, 0))]), "mnist_cnn")["without shared examples"] == "all shared"
+
+
 def test_published_figures_stand_beside_shipped_recipes():
     from toolkit.config.shipped import shipped_configs
 
@@ -276,6 +314,10 @@ def test_the_documents_in_the_repository_are_those_of_its_results(repository):
     assert written == documents.document(rows)
     assert f"{BEGIN}\n{documents.short(rows)}\n{END}" in (repository / "README.md").read_text(encoding="utf-8")
     assert json.dumps([dataclasses.asdict(one) for one in rows]).count("dirty") == 0
+    for one in rows:  # what the shipped configs are now
+        variants = {**reproducing.VARIANTS.get(one.recipe, {}), **reproducing.precisions(one.recipe)}
+        of_row = load(find_config(one.recipe), variants[one.variant] if one.variant else ())
+        assert one.config == reproducing.config_hash(of_row), (one.recipe, one.variant)
 
 
 def test_speech_to_text_has_tables_of_its_own(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from toolkit.studies.results import (
@@ -34,7 +34,7 @@ def document(rows: Sequence[Row | Heard]) -> str:
     if heard:
         parts += [_HEARD, _table(_HEARD_COLUMNS, heard)]
     if precisions:
-        parts += [_PRECISION, _table(_PRECISION_COLUMNS, precisions)]
+        parts += [_PRECISION, _lines(_PRECISION_COLUMNS, [_paired(rows) for rows in _groups(precisions, _form)])]
     parts += [_WHERE, _lines(_EVERY_COLUMNS, told)]
     if heard:
         parts += [_lines(_EVERY_HEARD_COLUMNS, heard)]
@@ -60,11 +60,22 @@ def _by_task(rows: Sequence[Row | Heard]) -> tuple[list[Row], list[Heard]]:
     return [row for row in rows if isinstance(row, Row)], [row for row in rows if isinstance(row, Heard)]
 
 
-def _groups(rows: Sequence[_Any]) -> list[list[_Any]]:
-    groups: dict[str, list[_Any]] = {}
+def _groups(rows: Sequence[_Any], by: Callable[[_Any], Hashable] = lambda row: row.recipe) -> list[list[_Any]]:
+    groups: dict[Hashable, list[_Any]] = {}
     for row in rows:
-        groups.setdefault(row.recipe, []).append(row)
+        groups.setdefault(by(row), []).append(row)
     return list(groups.values())
+
+
+def _form(row: Row | Heard) -> Hashable:
+    """What is trained in both precisions: a recipe, whole or shortened."""
+    return row.recipe, row.variant.endswith(SHORTENED)
+
+
+def _paired(rows: Sequence[_Any]) -> Sequence[_Any]:
+    """The rows whose seeds were trained in both precisions; all of them where there is no such seed yet."""
+    seeds = set.intersection(*({row.seed for row in _in(rows, name)} for name in ("float32", "bfloat16")))
+    return [row for row in rows if row.seed in seeds] or rows
 
 
 def _table(columns: Mapping[str, Callable[[Sequence[_Any]], str]], rows: Sequence[_Any]) -> str:
@@ -75,10 +86,11 @@ def _speakers(variants: Sequence[Row]) -> str:
     """A line per recipe and speaker, and after those of a recipe their mean."""
     lines = []
     for group in _groups(variants):
-        mean = statistics.fmean(row.best.accuracy for row in group)
-        baseline = statistics.fmean(row.baseline_right / row.best.examples for row in group)
-        lines.append(_lines(_SPEAKER_COLUMNS, group).splitlines())
-        examples = f"{sum(row.best.examples for row in group):,}"
+        speakers = _groups(group, lambda row: row.variant)
+        mean = statistics.fmean(statistics.fmean(row.best.accuracy for row in rows) for rows in speakers)
+        baseline = statistics.fmean(rows[0].baseline_right / rows[0].best.examples for rows in speakers)
+        lines.append(_lines(_SPEAKER_COLUMNS, speakers).splitlines())
+        examples = f"{sum(rows[0].best.examples for rows in speakers):,}"
         cells = [f"`{group[0].recipe}`", "mean", examples, f"**{percent(mean)}**", percent(baseline), "", "", ""]
         lines[-1].append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines[0][:2], *(line for part in lines for line in part[2:])])
@@ -102,6 +114,8 @@ def _with_interval(rows: Sequence[Row]) -> str:
 
 def _apart(rows: Sequence[Row]) -> str:
     left_out = rows[0].best.examples - rows[0].apart.examples
+    if not rows[0].apart.examples:
+        return "all shared"
     return f"{_mean([row.apart.accuracy for row in rows])} ({left_out} left out)" if left_out else "none shared"
 
 
@@ -184,15 +198,15 @@ _BESIDE_COLUMNS: dict[str, Callable[[Sequence[Row]], str]] = {
     "the recipe is": lambda rows: against_baseline(middle(rows)),
     "published": _published,
 }
-_SPEAKER_COLUMNS: dict[str, Callable[[Row], str]] = {
-    "recipe": lambda row: f"`{row.recipe}`",
-    "unseen speaker": lambda row: row.variant,
-    "test examples": lambda row: f"{row.best.examples:,}",
-    "accuracy (95 % interval)": lambda row: _with_interval([row]),
-    "baseline": lambda row: percent(row.baseline_right / row.best.examples),
-    "the recipe is": against_baseline,
-    "validation, speakers it knows": lambda row: percent(row.validation[0]),
-    "commit": lambda row: row.commit,
+_SPEAKER_COLUMNS: dict[str, Callable[[Sequence[Row]], str]] = {
+    "recipe": lambda rows: f"`{rows[0].recipe}`",
+    "unseen speaker": lambda rows: rows[0].variant,
+    "test examples": lambda rows: f"{rows[0].best.examples:,}",
+    "accuracy (95 % interval)": _with_interval,
+    "baseline": lambda rows: percent(rows[0].baseline_right / rows[0].best.examples),
+    "the recipe is": lambda rows: against_baseline(middle(rows)),
+    "validation, speakers it knows": lambda rows: _mean([row.validation[0] for row in rows]),
+    "commit": _commits,
 }
 _EVERY_COLUMNS: dict[str, Callable[[Row], str]] = {
     "recipe": lambda row: f"`{row.recipe}`" + (f", without {row.variant}" if row.variant else ""),

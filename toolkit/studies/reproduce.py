@@ -175,12 +175,12 @@ def reproduce(
             # The same training by another name.
             same = [dataclasses.replace(alike[0], recipe=case.recipe, variant=case.variant)]
             known += same
-            keep(root, same[0])
+            keep(root, same[0], case.compared)
         if same and not again:
             say(f"{told}: {same[0]} stands in {file} already")
             found += [case.beside(same[0])]
             if found[-1] != same[0]:  # it is of before there was a baseline
-                keep(root, found[-1])
+                keep(root, found[-1], case.compared)
             continue
         row = case.row(root / "runs", seed, anew=again)
         found.append(row)
@@ -189,7 +189,7 @@ def reproduce(
             say(f"{told}: {row}, {verdict}")
             failed += [told] if verdict == results.NOT_REPRODUCED else []
             continue
-        keep(root, row)
+        keep(root, row, case.compared)
         say(f"{told}: {row}; the row is in {file}")
     if failed:
         raise RunFailed(f"not reproduced: {'; '.join(failed)}. Their runs are in {root / 'runs'}.")
@@ -247,17 +247,22 @@ def reproduce_quickly(
         raise RunFailed(f"below the floor: {'; '.join(below)}.")
 
 
-def keep(root: Path, row: Row | Heard) -> None:
+def keep(root: Path, row: Row | Heard, compared: Mapping[str, str]) -> None:
     """Put `row` into the results and the documents below `root`, beside what other processes wrote meanwhile.
 
     It takes the place of the one with its seed; what another config or other data gave is no row of its recipe and
-    variant any more.
+    variant any more, nor of a variant that it is compared with.
+
+    Args:
+        compared: `Case.compared` of the row's.
     """
+    configs = {**compared, row.variant: row.config}
 
     def stays(other: Row | Heard) -> bool:
-        if (other.recipe, other.variant) != (row.recipe, row.variant):
+        if other.recipe != row.recipe or other.variant not in configs:
             return True
-        return (other.config, other.fingerprints) == (row.config, row.fingerprints) and other.seed != row.seed
+        alike = (other.config, other.fingerprints) == (configs[other.variant], row.fingerprints)
+        return alike and (other.variant, other.seed) != (row.variant, row.seed)
 
     file, folder = root / "results" / "results.json", root / "runs"  # the lock lies where git looks at nothing
     folder.mkdir(parents=True, exist_ok=True)
@@ -297,6 +302,9 @@ class Case:
         self.data: Data = stages.read_data(config, lambda line: None)
         self.fingerprints = stages.fingerprints(self.data)
         self.hash = config_hash(config)
+        variants = precisions(self.recipe) if self.recipe in QUICK else {}
+        self.compared = {name: config_hash(load(path, sets)) for name, sets in variants.items() if variant in variants}
+        """Of the variants that this one is compared with, and of itself: what the hashes of their configs are now."""
         self._baseline: Baseline | None = None
         self._written: TranscriptBaseline | None = None
 
