@@ -9,7 +9,8 @@ import soundfile
 from toolkit.data import image
 from toolkit.data.examples import BadExample, Source
 from toolkit.data.load import TooManyBadExamples, bucket_edges, load, steps_per_epoch
-from toolkit.errors import ToolkitError
+from toolkit.data.tables import CacheEntry
+from toolkit.errors import RunFailed, ToolkitError
 
 
 def replaced(source, name, **changes):
@@ -176,6 +177,33 @@ def test_what_does_not_fit_into_memory_goes_to_disk(given, image_source, monkeyp
     assert isinstance(load("x", {}).splits["train"].table.rows, np.memmap)
     monkeypatch.setattr("toolkit.data.load.available_memory", lambda: 4_000_000)
     assert not isinstance(load("x", {}).splits["train"].table.rows, np.memmap)
+
+
+def test_what_must_stay_in_memory_is_refused_before_it_is_laid_out(given, image_source, monkeypatch):
+    given(image_source)
+    monkeypatch.setattr("toolkit.data.load.available_memory", lambda: 20_000)
+    monkeypatch.setattr("toolkit.data.reading.ImageWriter", None)
+    with pytest.raises(RunFailed, match="does not fit into the .* bytes of memory that are free: set data.cache: disk"):
+        load("x", {}, cache="memory")
+
+
+def test_of_two_that_write_one_table_the_later_leaves_it_in_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    entry = CacheEntry("key")
+    writers = [entry.writer((1, 2, 1), np.uint8) for _ in range(2)]
+    for value, writer in enumerate(writers):
+        writer.add(np.full((1, 2, 1), value, np.uint8))
+    writers[0].finish({})
+    inode = (entry.folder / "about.json").stat().st_ino
+    writers[1].finish({})
+    assert (entry.folder / "about.json").stat().st_ino == inode
+    assert [path.name for path in entry.folder.parent.iterdir()] == ["key"]  # no draft
+    (entry.folder / "about.json").write_text("{")  # cut short
+    third = entry.writer((1, 2, 1), np.uint8)
+    third.add(np.full((1, 2, 1), 7, np.uint8))
+    third.finish({})
+    table, _ = entry.read()
+    assert table.rows[0, 0, 0, 0] == 7
 
 
 def test_sounds_become_samples_and_edges(given, audio_source):

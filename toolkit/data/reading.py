@@ -200,6 +200,8 @@ def read_table(
 
 
 def _read_to_memory(name: str, examples: Examples, decoding: Decoding, limit: int | None, report: Report) -> Reading:
+    if decoding.row_shape is not None and limit is not None and len(examples) * decoding.row_bytes > limit:
+        raise _TableTooLarge  # before it is laid out
     writer = (
         RaggedWriter(decoding.dtype) if decoding.row_shape is None else ImageWriter(len(examples), decoding.row_shape)
     )

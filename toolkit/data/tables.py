@@ -161,10 +161,11 @@ class RaggedWriter:
         self._rows.append(row)
 
     def finish(self) -> RaggedTable:
-        """The table; the rows are copied together."""
+        """The table; the rows are copied together, each gone when it is, so that memory is not taken twice."""
         offsets = np.cumsum([0, *map(len, self._rows)], dtype=np.int64)
         flat = empty((int(offsets[-1]),), self._dtype)
-        for row, start in zip(self._rows, offsets, strict=False):
+        for start in offsets[-2::-1]:  # from the last
+            row = self._rows.pop()
             flat[start : start + len(row)] = row
         return RaggedTable(flat, offsets)
 
@@ -196,14 +197,15 @@ class CacheEntry:
 
     def writer(self, row_shape: tuple[int, ...] | None, dtype: Any) -> CacheWriter:
         """Starts a new table: of rows of `row_shape`, or of any length where that is None."""
-        return CacheWriter(self.folder, row_shape, np.dtype(dtype))
+        return CacheWriter(self, row_shape, np.dtype(dtype))
 
 
 class CacheWriter:
     """Writes the rows of one `CacheEntry` as they come."""
 
-    def __init__(self, folder: Path, row_shape: tuple[int, ...] | None, dtype: np.dtype[Any]) -> None:
-        self._folder, self._row_shape, self._dtype = folder, row_shape, dtype
+    def __init__(self, entry: CacheEntry, row_shape: tuple[int, ...] | None, dtype: np.dtype[Any]) -> None:
+        folder = entry.folder
+        self._entry, self._folder, self._row_shape, self._dtype = entry, folder, row_shape, dtype
         self._draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
         self._lengths: list[int] = []
         try:
@@ -231,8 +233,10 @@ class CacheWriter:
             if ragged:
                 np.save(self._draft / "offsets.npy", np.cumsum([0, *self._lengths], dtype=np.int64))
             (self._draft / "about.json").write_text(json.dumps(about))
-            if self._folder.exists():  # another process was faster, or what stood there could not be read
-                shutil.rmtree(self._folder, ignore_errors=True)
+            if self._entry.read() is not None:  # another process was faster, and may be reading it
+                self.abandon()
+                return
+            shutil.rmtree(self._folder, ignore_errors=True)  # what stood there could not be read
             self._draft.rename(self._folder)
         except OSError as error:
             self.abandon()

@@ -50,7 +50,13 @@ def test_a_full_disk_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(module.tempfile, "SpooledTemporaryFile", Full)
     with pytest.raises(RunFailed, match="cannot keep encoded examples in .* free some space"):
         Spool().add(b"content")
-    (tmp_path / "toolkit").rmdir()
+
+
+def test_a_folder_that_cannot_be_made_matters_only_to_what_memory_does_not_hold(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "IN_MEMORY", 7)
     (tmp_path / "toolkit").write_text("in the way")
+    spool = Spool()
+    assert spool.get(spool.add(b"content")) == b"content"
     with pytest.raises(RunFailed, match="cannot keep encoded examples in"):
-        Spool()
+        spool.add(b"more")

@@ -18,12 +18,7 @@ class Spool:
     """Keeps what it is given, and gives it back by its place; for one thread at a time."""
 
     def __init__(self) -> None:
-        folder = cache_folder()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._failed(error) from error
-        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY, dir=str(folder))  # noqa: SIM115  # closed below
+        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY, dir=str(cache_folder()))  # noqa: SIM115  # closed below
         weakref.finalize(self, self._file.close)
         self._size = 0
 
@@ -39,6 +34,8 @@ class Spool:
             return value
         content = value if isinstance(value, bytes) else np.ascontiguousarray(value, np.int16).tobytes()
         try:
+            if self._size <= IN_MEMORY < self._size + len(content):
+                cache_folder().mkdir(parents=True, exist_ok=True)
             self._file.seek(self._size)
             self._file.write(content)
         except OSError as error:
