@@ -310,7 +310,7 @@ def _keras(config: Any, turns: Turns, *, jit: bool | str) -> None:
     model.compile(optimizer=optimizer, loss=goal.loss, metrics=goal.metrics, jit_compile=jit)
     batches = tf.data.Dataset.from_tensor_slices((inputs, labels)).shuffle(len(labels))
     batches = batches.batch(config.data.options.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-    del inputs, labels
+    del inputs, labels, data
 
     class LastBatch(keras.callbacks.Callback):
         end = 0.0

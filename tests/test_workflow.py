@@ -312,6 +312,20 @@ def test_a_text_longer_than_any_in_train_is_cut(config, tmp_path):
     assert workflow.evaluate(directory).loss == pytest.approx(trained["loss"], rel=1e-5)  # reads the same tokens again
 
 
+def test_a_model_with_other_inputs_is_told(config, tmp_path):
+    import keras
+
+    samples = keras.Input((None,), name="samples")
+    logits = keras.layers.Conv1D(4, 400, strides=200, name="logits")(samples[:, :, None])
+    told = r"one of your own, which takes 'samples', but audio data come as 'samples' and 'lengths': name its inputs so"
+    with pytest.raises(ToolkitError, match=told):
+        workflow.train(config(SPEECH), run_dir=tmp_path / "run", model=keras.Model({"samples": samples}, logits))
+    pixels = keras.Input((12, 12, 1), dtype="uint8", name="pixels")
+    answers = keras.layers.Dense(3)(keras.layers.Flatten()(pixels))
+    with pytest.raises(ToolkitError, match="which takes 'pixels', but image data come as 'image': name its inputs so"):
+        workflow.train(config(IMAGES), run_dir=tmp_path / "run", model=keras.Model({"pixels": pixels}, answers))
+
+
 def test_a_model_of_another_width_is_told(config, tmp_path):
     with pytest.raises(ToolkitError, match=r"the model is one of your own, which gives float32 of shape \(None, 3\)"):
         workflow.train(config(IMAGES, "data.classes=4"), run_dir=tmp_path / "run", model=network())
@@ -331,7 +345,7 @@ def test_too_many_bad_examples_stop_the_run_and_are_listed(config, tmp_path):
         "source: synthetic_images, classes: 3, examples: 150, height: 12, width: 12, batch_size: 16",
         f"source: folder, path: {folder}, batch_size: 4, image_size: [8, 8]",
     )
-    with pytest.raises(RunFailed, match=r"cannot be read, and data.max_bad_fraction allows 1.0%.*bad_examples.csv"):
+    with pytest.raises(RunFailed, match=r"cannot be used, and data.max_bad_fraction allows 1.0%.*bad_examples.csv"):
         workflow.train(config(text), run_dir=tmp_path / "run")
     listed = (tmp_path / "run" / "bad_examples.csv").read_text().splitlines()
     assert listed[0] == "split,id,reason"
@@ -411,15 +425,18 @@ def test_speech_becomes_text(tmp_path, config, capsys):
     assert found.texts[0] in capsys.readouterr().out
 
 
-def test_frames_of_a_model_of_ones_own_are_counted(tmp_path, config):
+@pytest.mark.filterwarnings("ignore:(.|\\n)*The structure of `inputs`")  # Keras's, of a model that takes a part
+@pytest.mark.parametrize("named", [True, False])
+def test_frames_of_a_model_of_ones_own_are_counted(tmp_path, config, named):
     import keras
 
     samples, lengths = keras.Input((None,), name="samples"), keras.Input((), dtype="int32", name="lengths")
     slow = keras.layers.Conv1D(4, 3200, strides=1600, padding="same", name="logits")(samples[:, :, None])
+    inputs = {"samples": samples, "lengths": lengths}
     run = workflow.train(
         config(SPEECH, "data.max_bad_fraction=0.9", "training.epochs=1"),
         run_dir=tmp_path / "run",
-        model=keras.Model({"samples": samples, "lengths": lengths}, slow),
+        model=keras.Model(inputs if named else samples, slow),
     )
     with (run / "bad_examples.csv").open(newline="") as file:
         assert all("its transcript needs" in row["reason"] for row in csv.DictReader(file))
@@ -446,7 +463,9 @@ def test_what_transcription_does_not_have_is_refused(tmp_path, config, override,
 
 
 def test_recordings_too_short_for_their_transcript_are_left_out(tmp_path, config):
-    """Frames of 160 ms are too few for words of 150 ms; the run names whose."""
+    """Frames of 160 ms are too few for words of 150 ms; the run names whose, and what would help."""
+    with pytest.raises(RunFailed, match=r"cannot be used, .*let the model make more frames \(model.convolutions"):
+        workflow.train(config(SPEECH, "model.convolutions=[4, 4, 4, 4]"), run_dir=tmp_path / "none")
     short = ("model.convolutions=[4, 4, 4, 4]", "data.max_bad_fraction=0.9", "training.epochs=1")
     run = workflow.train(config(SPEECH, *short), run_dir=tmp_path / "run")
     with (run / "bad_examples.csv").open(newline="") as file:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from toolkit.training.feed import Feed
     from toolkit.training.loop import Outcome
 
+_OWN = "the model is one of your own"
+
 
 def set_up(config: RunConfig, backend: str | None = None) -> RunConfig:
     """Choose the backend and seed everything; the config, with `backend` in place of its own where one is given."""
@@ -91,16 +93,21 @@ def read_data(
 def _frames(config: RunConfig, model: Any) -> Callable[[int, int], int] | None:
     """How many frames the model makes of (samples, rate); None where nothing tells."""
     from toolkit import registry
+    from toolkit.models.build import check_inputs
 
     if model is None:
         count = getattr(registry.resolve("models", config.model.name), "frames", None)
         return functools.partial(count, **config.model.arguments) if count else None
 
+    named = isinstance(getattr(model, "input", None), dict)
+
     def frames(samples: int, rate: int) -> int:
-        shape = model.compute_output_shape({"samples": (1, samples), "lengths": (1,)})
+        check_inputs(model, "audio", _OWN)
+        shapes = {"samples": (1, samples), "lengths": (1,)}
+        shape = model.compute_output_shape(shapes if named else shapes["samples"])
         if len(shape) != 3 or shape[1] is None:
             raise ToolkitError(
-                f"the model is one of your own, and gives outputs of shape {shape} for {samples} samples, which does "
+                f"{_OWN}, and gives outputs of shape {shape} for {samples} samples, which does "
                 "not tell for how many frames: let it give (batch, frames, units + 1)."
             )
         return int(shape[1])
@@ -138,11 +145,12 @@ def load_data(
 
 def build_model(config: RunConfig, spec: DataSpec, model: Any = None) -> Any:
     """The config's model for this data, or the person's own, once its output fits."""
-    from toolkit.models.build import build, check_output, check_size
+    from toolkit.models.build import build, check_inputs, check_output, check_size
 
     what = f"model.name is {config.model.name}"
     if model is not None:
-        what = "the model is one of your own"
+        what = _OWN
+        check_inputs(model, spec.kind, what)
         check_output(model, spec, what)
     else:
         model = build(config.model.name, config.model.arguments, spec, precision=config.training.precision)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -60,6 +62,8 @@ def test_texts_are_cut_and_padded_with_the_vocabulary_of_the_model(tmp_path):
 def test_what_cannot_be_predicted_is_told(tmp_path):
     with pytest.raises(ToolkitError, match=r"nowhere\.png does not exist"):
         read_files(IMAGES, [tmp_path / "nowhere.png"])
+    with pytest.raises(ToolkitError, match=r"^x+.* cannot be read \(File name too long\): give files or folders"):
+        read_files(IMAGES, [Path("x" * 300)])
     with pytest.raises(ToolkitError, match=r"holds no image files \(\.jpg"):
         read_files(IMAGES, [tmp_path])
     (tmp_path / "broken.png").write_bytes(b"nothing")

@@ -249,7 +249,7 @@ def test_the_damaged_are_left_out_and_named_and_the_budget_holds(corpus, kind, s
     fraction = max(bad[name] / (bad[name] + len(split)) for name, split in data.splits.items())
     assert sum(len(split) for split in made.load(max_bad_fraction=fraction).splits.values()) == attempted
     with pytest.raises(
-        TooManyBadExamples, match=r"of \d+ examples .* cannot be read, and data.max_bad_fraction"
+        TooManyBadExamples, match=r"of \d+ examples .* cannot be used, and data.max_bad_fraction"
     ) as over:
         made.load(max_bad_fraction=fraction * 0.99)
     assert "\n" not in str(over.value)
@@ -325,7 +325,7 @@ def test_the_command_stops_above_the_budget_with_one_sentence(corpus, tmp_path):
     )
     assert done.returncode == 1, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
-    assert "cannot be read, and data.max_bad_fraction allows 1.0%" in done.stderr
+    assert "cannot be used, and data.max_bad_fraction allows 1.0%" in done.stderr
     assert {row["id"] for row in listed(tmp_path / "run")} <= set(names)
 
 

@@ -142,6 +142,38 @@ class TestYourOwnData:
             ("2", "schlecht"),
         ]
 
+    def test_speech(self, tmp_path):
+        """Strings of three tones, one for each letter, written in letters."""
+        import soundfile
+
+        rng = np.random.default_rng(0)
+        (tmp_path / "clips").mkdir()
+        rows = []
+        for i in range(160):
+            said = rng.integers(3, size=rng.integers(1, 5))
+            rate = (16000, 8000)[i % 2]
+            time = np.arange(rate // 10) / rate
+            tones = np.sin(2 * np.pi * 400 * 2.0 ** said[:, None] * time) * np.hanning(len(time))
+            samples = np.pad(tones, ((0, 0), (len(time) // 2, len(time) // 2))).reshape(-1)
+            soundfile.write(tmp_path / "clips" / f"{i}.wav", 0.5 * samples + rng.normal(0, 0.005, len(samples)), rate)
+            rows.append((f"{i}.wav", "".join("abc"[letter] for letter in said)))
+        with (tmp_path / "clips" / "table.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("file", "text"), *rows])
+        small = ("convolutions=[16]", "layers=1", "units=24", "mels=16", "dropout=0.0")
+        evaluation = self.train(
+            "my_speech",
+            "clips/table.csv",
+            tmp_path,
+            *(f"model.{value}" for value in small),
+            "optimizer.learning_rate=1e-2",
+            "training.epochs=15",
+        )
+        assert evaluation["characters"]["rate"] < 0.1
+        toolkit("predict", "run", "clips", "--output", "answers.csv", cwd=tmp_path)
+        with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
+            answers = {row["file"].rpartition("/")[2]: row["text"] for row in csv.DictReader(file)}
+        assert sum(answers[name] == text for name, text in rows) > 140
+
 
 @pytest.mark.long
 @pytest.mark.skipif(os.environ["KERAS_BACKEND"] != "tensorflow", reason="shipped configs name this backend")

@@ -107,6 +107,12 @@ def _unlabelled(spec: DataSpec, examples: Examples, read: Reading) -> Unlabelled
 
 
 def _expand(path: Path, kind: str, bad: list[BadExample]) -> list[Path]:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # told below
+    except OSError as error:
+        raise ToolkitError(f"{shown(str(path))} cannot be read ({error.strerror}): give files or folders.") from error
     if path.is_file():
         return [path]
     if path.exists() and not path.is_dir():

@@ -21,6 +21,9 @@ from toolkit.data.transcripts import Encoder, Units
 Frames = Callable[[int, int], int]
 """From a clip's samples and its rate in Hz to the frames that a model makes of it: never fewer of a longer one."""
 
+NEEDS_FRAMES = "its transcript needs"
+"""How the reason begins for which a sound is left out that is too short for what is said in it."""
+
 _NAMED_UNITS = 5
 
 
@@ -69,7 +72,7 @@ class TranscriptLabels:
                 given = self._frames(max(1, int(len(row) / fastest)), rate)
                 played = "" if fastest == 1 else f", played {fastest:g} times as fast,"
                 raise Unreadable(
-                    f"its transcript needs {frames:,} frames, and its {len(row) / rate:.2f} s{played} give {given:,}"
+                    f"{NEEDS_FRAMES} {frames:,} frames, and its {len(row) / rate:.2f} s{played} give {given:,}"
                 )
             return row
 

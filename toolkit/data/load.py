@@ -15,7 +15,7 @@ import numpy as np
 from toolkit import registry
 from toolkit.data import reading, text
 from toolkit.data.examples import BadExample, Examples, Source, shown
-from toolkit.data.labels import Frames, TranscriptLabels
+from toolkit.data.labels import NEEDS_FRAMES, Frames, TranscriptLabels
 from toolkit.data.reading import Reading, Report
 from toolkit.data.spec import SPLITS, DataSpec
 from toolkit.data.tables import MEMORY_SHARE, ImageTable, RaggedTable, available_memory
@@ -361,10 +361,12 @@ def _check_budget(made: Source, max_bad_fraction: float, name: str, examples: Ex
     if len(bad) > max_bad_fraction * total:
         named = "; ".join(f"{example.id} ({example.reason})" for example in bad[:5])
         more = f"; and {len(bad) - 5:,} more" if len(bad) > 5 else ""
+        few = any(example.reason.startswith(NEEDS_FRAMES) for example in bad)
+        frames = ", let the model make more frames (model.convolutions, model.hop_ms)" if few else ""
         raise TooManyBadExamples(
             f"{len(bad):,} of {total:,} examples ({len(bad) / total:.1%}) in the {name} split of {made.origin} "
-            f"cannot be read, and data.max_bad_fraction allows {max_bad_fraction:.1%}: {named}{more}. "
-            "Mend or remove them, or raise data.max_bad_fraction.",
+            f"cannot be used, and data.max_bad_fraction allows {max_bad_fraction:.1%}: {named}{more}. "
+            f"Mend or remove them{frames}, or raise data.max_bad_fraction.",
             tuple((name, example) for example in bad),
         )
     if not len(read.kept):

@@ -11,6 +11,7 @@ import numpy as np
 
 from toolkit.errors import RunFailed, ToolkitError
 from toolkit.evaluation.files import encode, table_text
+from toolkit.runs import trust
 from toolkit.tasks.objective import Objective
 
 
@@ -117,9 +118,15 @@ def refuse_existing(path: Path) -> None:
     """To be asked before a long prediction as well: `write_new` overwrites nothing.
 
     Raises:
-        ToolkitError: `path` exists, or its folder does not.
+        ToolkitError: `path` exists, or its folder does not, or there can be no such file.
     """
-    if path.exists() or path.is_symlink():
+    try:
+        exists = path.exists() or path.is_symlink()
+    except OSError as error:
+        raise ToolkitError(
+            f"{trust.shown(str(path))} cannot be written ({error.strerror}): choose another name for the output."
+        ) from error
+    if exists:
         raise ToolkitError(f"{path} exists already: remove it or choose another name for the output.")
     if not path.parent.is_dir():
         raise ToolkitError(f"{path} cannot be written, there is no folder {path.parent}: make it first.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from toolkit import registry
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import keras
 
 PRECISIONS = ("float32", "mixed_bfloat16")
+INPUTS = {"image": ("image",), "audio": ("samples", "lengths"), "text": ("tokens",)}
+"""Keys of a batch, by kind of data."""
 
 
 def build(name: str, arguments: Mapping[str, Any], spec: DataSpec, *, precision: str = "float32") -> keras.Model:
@@ -34,6 +36,20 @@ def build(name: str, arguments: Mapping[str, Any], spec: DataSpec, *, precision:
         model = builder(spec, **arguments)
     check_output(model, spec, f"model.name is {name}")
     return model
+
+
+def check_inputs(model: keras.Model, kind: str, what: str) -> None:
+    """Refuse a model whose named inputs are not those that examples of the kind come with."""
+    taken, given = getattr(model, "input", None), INPUTS[kind]  # a Sequential that was never called has none
+    if isinstance(taken, dict) and set(taken) != set(given):
+        raise ToolkitError(
+            f"{what}, which takes {_names(taken)}, but {kind} data come as {_names(given)}: name its inputs so "
+            "(it need not use them all)."
+        )
+
+
+def _names(names: Iterable[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)
 
 
 def check_output(model: keras.Model, spec: DataSpec, what: str) -> None:

@@ -2,6 +2,7 @@
 
 import csv as standard
 import random
+from pathlib import Path
 
 import pytest
 
@@ -170,6 +171,20 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path):
     refused("holds no row that can be used", path=str(tmp_path / "empty.csv"))
     table(tmp_path / "wide.csv", encoding="utf-16")
     refused("is UTF-16: save it as UTF-8", path=str(tmp_path / "wide.csv"))
+
+
+def test_a_table_that_must_not_be_read_is_told(tmp_path, monkeypatch):
+    path = table(tmp_path / "films.csv")
+    opened = Path.open
+
+    def forbidden(self, *arguments, **options):  # root may read everything
+        if self.name == "films.csv":
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(ToolkitError, match=r"films.csv cannot be read \(Permission denied\): allow it"):
+        csv(path=path)
 
 
 def test_any_bytes_give_a_source_or_a_clear_sentence(tmp_path):

@@ -170,6 +170,15 @@ def test_tables_of_their_own_for_validation_and_test(tmp_path):
         transcripts(path=train, test_path=more, validation_path=third, split_seed=1)
 
 
+def test_ids_tell_files_of_two_folders_apart(tmp_path):
+    train = corpus(tmp_path / "train", FEW)
+    test = corpus(tmp_path / "test", FEW)
+    source = transcripts(path=train, test_path=test)
+    assert set(source.splits["test"].ids) == {f"test/{name}" for name in FEW}
+    assert {id for name in ("train", "validation") for id in source.splits[name].ids} == {f"train/{n}" for n in FEW}
+    assert bad(source) == {}
+
+
 def test_the_split_follows_the_name_of_the_file(tmp_path):
     source = transcripts(path=corpus(tmp_path / "a"))
     turned = transcripts(path=corpus(tmp_path / "b", dict(reversed(SAID.items()))))
@@ -199,5 +208,9 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path):
         r"data.file or data.suffix",
         suffix=".wav",
     )
+    refused(r"can be used \(test-row-2: the file '00.wav' has a row already, row-2\): give another", test_path=path)
+    (tmp_path / "gaps.csv").write_text("file,text\nnowhere.wav,\ngone.wav,one\n", encoding="utf-8")
+    refused(r"\(row-3: there is no file 'gone.wav' in .*\): correct", path=str(tmp_path / "gaps.csv"))
+    refused("data.path: x.* cannot be looked at \\(File name too long\\): correct the path", path="x" * 300)
     few = corpus(tmp_path / "few", {"1.wav": "one", "2.wav": "two"})
     refused("holds 2 examples that can be used, but needs at least 3, one for each of train, test, valid", path=few)

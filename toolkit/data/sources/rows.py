@@ -163,11 +163,16 @@ def _unusable(row: Sequence[str], form: Form, places: Sequence[int], width: int)
 
 def _rows(path: Path, delimiter: str, quotes: bool) -> Iterator[tuple[int, list[str] | str]]:
     """Each row that is not blank, with the line it starts on; a text instead of fields says why it is none."""
-    if (size := path.stat().st_size) > MAX_BYTES:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as raw:
+            start = raw.read(2)
+    except OSError as error:
+        raise ToolkitError(f"{path} cannot be read ({error.strerror}): allow it or give another table.") from error
+    if size > MAX_BYTES:
         raise ToolkitError(f"{path} has {size:,} bytes, at most {MAX_BYTES:,} are read: give a part of it.")
-    with path.open("rb") as raw:
-        if raw.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise ToolkitError(f"{path} is UTF-16: save it as UTF-8.")
+    if start in (b"\xff\xfe", b"\xfe\xff"):
+        raise ToolkitError(f"{path} is UTF-16: save it as UTF-8.")
     # Bytes that are not UTF-8 become lone surrogates, so that one bad row does not end the file.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file, _long_fields():
         rows = reader.reader(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.examples import BadExample, Examples
+from toolkit.data.examples import BadExample, Examples, shown
 from toolkit.data.splits import SHARES, by_share
 from toolkit.errors import ToolkitError, did_you_mean
 
@@ -19,7 +19,11 @@ def existing(path: str, key: str, *, folder: bool) -> Path:
     """
     found = Path(path).expanduser()
     word = "folder" if folder else "file"
-    if not found.exists():
+    try:
+        there = found.exists()
+    except OSError as error:
+        raise ToolkitError(f"{key}: {shown(path)} cannot be looked at ({error.strerror}): correct the path.") from error
+    if not there:
         parent = found.parent
         siblings = [p.name for p in parent.iterdir()] if parent.is_dir() else []
         near = did_you_mean(found.name, siblings)

@@ -69,8 +69,10 @@ def transcripts(
     }
     base = existing(folder, "data.folder", folder=True) if folder is not None else None
     seen: dict[Path, str] = {}
+    bases = {split: base or place.parent for split, place in places.items()}
+    root = Path(os.path.commonpath(list(bases.values())))  # ids tell files of several folders apart
     tables = {
-        split: _Spoken.of(rows.read(place, form, split), base or place.parent, suffix or "", seen)
+        split: _Spoken.of(rows.read(place, form, split), bases[split], root, suffix or "", seen)
         for split, place in places.items()
     }
     origin = f"transcripts {places['train']}"
@@ -114,8 +116,11 @@ class _Spoken:
     bad: list[BadExample]
 
     @classmethod
-    def of(cls, table: rows.Table, folder: Path, suffix: str, seen: dict[Path, str]) -> _Spoken:
-        """`seen` maps files to the rows that name them: one in two splits would be a test on what was trained with."""
+    def of(cls, table: rows.Table, folder: Path, root: Path, suffix: str, seen: dict[Path, str]) -> _Spoken:
+        """Ids are paths below `root`, and names are below `folder`.
+
+        `seen` maps files to the rows that name them: one in two splits would be a test on what was trained with.
+        """
         spoken = cls([], [], [], list(table.bad))
         for row, sound, text, reason in _sounds(table, folder, suffix):
             earlier = seen.setdefault(sound, row)
@@ -124,15 +129,14 @@ class _Spoken:
             if reason is None:
                 spoken.files.append(sound)
                 spoken.texts.append(text)
-                spoken.ids.append(sound.relative_to(folder).as_posix())
+                spoken.ids.append(sound.relative_to(root).as_posix())
             else:
                 spoken.bad.append(BadExample(row, reason))
         if not spoken.files:
-            first = spoken.bad[0]
-            raise ToolkitError(
-                f"{table.path} names no sound that can be used ({first.id}: {first.reason}): correct data.folder, "
-                "data.file or data.suffix."
-            )
+            first = (spoken.bad[len(table.bad) :] or spoken.bad)[0]
+            again = "has a row already" in first.reason
+            todo = "give another table." if again else "correct data.folder, data.file or data.suffix."
+            raise ToolkitError(f"{table.path} names no sound that can be used ({first.id}: {first.reason}): {todo}")
         return spoken
 
 
