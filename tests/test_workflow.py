@@ -425,6 +425,26 @@ def test_speech_becomes_text(tmp_path, config, capsys):
     assert found.texts[0] in capsys.readouterr().out
 
 
+@every_backend
+def test_speech_becomes_characters(tmp_path, config):
+    """Transcripts of up to 22 characters, so that batches of labels have two widths."""
+    import soundfile
+
+    from toolkit.data.sources.synthetic import synthetic_speech
+
+    text = config(SPEECH, "data.transcript_units=characters", "training.epochs=2", "data.batch_size=4")
+    run = workflow.train(text, run_dir=tmp_path / "run")
+    figures = read_json(run / "evaluation.json")
+    assert math.isfinite(figures["loss"])
+    assert workflow.evaluate(run).loss == pytest.approx(figures["loss"], rel=1e-5)
+    with (run / "predictions.csv").open(newline="") as file:
+        answers = {row["id"]: row["answer"] for row in csv.DictReader(file)}
+    part = synthetic_speech(words=3, examples=160).splits["test"]
+    assert max(map(len, part.labels)) > 16 > min(map(len, part.labels))
+    soundfile.write(tmp_path / "0.wav", part.values[0], 8000)
+    assert workflow.predict(run, files=[tmp_path / "0.wav"]).texts == [answers[part.ids[0]]]
+
+
 @pytest.mark.filterwarnings("ignore:(.|\\n)*The structure of `inputs`")  # Keras's, of a model that takes a part
 @pytest.mark.parametrize("named", [True, False])
 def test_frames_of_a_model_of_ones_own_are_counted(tmp_path, config, named):

@@ -46,6 +46,28 @@ def same(a, b):
         np.testing.assert_array_equal(labels, other_labels)
 
 
+def test_transcripts_are_as_wide_as_the_longest_of_a_batch_needs():
+    data = load("synthetic_speech", {"examples": 60, "longest": 4}, transcript_units="words", frames=lambda n, rate: n)
+    split, lengths = data.splits["train"], [1] * 8 + [16] * 8 + [17] * 8 + [40] * 8
+    rng = np.random.default_rng(0)
+    whole = np.zeros((len(split), 40), np.int32)
+    for row, length in zip(whole, lengths, strict=False):
+        row[:length] = rng.integers(1, 4, length)
+    wide = dataclasses.replace(split, labels=whole)
+    found = [labels for _, labels in listed(evaluation_batches(wide, data.spec, batch_size=8))]
+    assert [part.shape[1] for part in found[:4]] == [16, 16, 32, 40]
+    assert (np.concatenate([np.pad(part, ((0, 0), (0, 40 - part.shape[1]))) for part in found]) == whole).all()
+    for labels, ids in (
+        (labels, batch_ids(wide, batch_size=4, seed=3, epoch=1, step=step))
+        for step, (_, labels) in enumerate(listed(training_batches(wide, data.spec, batch_size=4, seed=3, epoch=1)))
+    ):
+        rows = whole[[wide.ids.index(id) for id in ids]]
+        assert (np.pad(labels, ((0, 0), (0, 40 - labels.shape[1]))) == rows).all()
+        assert labels.shape[1] == next(width for width in (16, 32, 40) if width >= np.count_nonzero(rows, 1).max())
+    narrow = training_batches(split, data.spec, batch_size=4, seed=3, epoch=1).element_spec[1]
+    assert narrow.shape == (4, 4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_hold_what_the_model_takes(loaded, kind):
     data = loaded(kind)

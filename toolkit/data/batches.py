@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Table = ImageTable | RaggedTable
 
+LEAST_WIDTH = 16  # of labels of transcripts, where the split has longer ones
 _MOST_PARALLEL = 16  # batches in the making
 _AHEAD = 4  # batches that are ready
 
@@ -86,8 +87,7 @@ def _training_reader(
 
     check_augmentation(spec, augmentation)
     changes = augment.active(dict(augmentation))
-    inputs = _reader(split.table, spec)
-    labels = tf.constant(split.labels, tf.int32)
+    inputs, labels = _reader(split.table, spec), _labels(split)
 
     def read(step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
@@ -100,17 +100,15 @@ def _training_reader(
                 batch["samples"], batch["lengths"], seed, epoch, indices, edges=spec.lengths, **changes
             )
             batch = {"samples": samples, "lengths": lengths}
-        return batch, tf.gather(labels, indices)
+        return batch, labels(indices)
 
     return read
 
 
 def evaluation_batches(split: Split, spec: DataSpec, *, batch_size: int) -> tf.data.Dataset:
     """Every example once, in table order: (inputs, int32 labels). The last batch may be smaller."""
-    import tensorflow as tf
-
-    labels = tf.constant(split.labels, tf.int32)
-    return _in_order(split.table, spec, batch_size, lambda inputs, indices: (inputs, tf.gather(labels, indices)))
+    labels = _labels(split)
+    return _in_order(split.table, spec, batch_size, lambda inputs, indices: (inputs, labels(indices)))
 
 
 def unlabelled_batches(table: Table, spec: DataSpec, *, batch_size: int) -> tf.data.Dataset:
@@ -160,6 +158,30 @@ def _mapped(steps: tf.data.Dataset, read: Callable[[tf.Tensor], Any]) -> tf.data
     # sleeps on: one epoch in several would end seconds late.
     options.autotune.enabled = False
     return steps.map(read, parallel, deterministic=True).prefetch(_AHEAD).with_options(options)
+
+
+def _labels(split: Split) -> Callable[[tf.Tensor], tf.Tensor]:
+    """From example indices to labels, int32 `(batch,)`; transcripts `(batch, width)`, as wide as the longest needs.
+
+    CTC on TensorFlow takes time and memory by the square of the width, so that without this one long transcript would
+    slow every batch. Widths are few, since each may be compiled for: 16, 32, 64 …, and that of the split.
+    """
+    import tensorflow as tf
+
+    known = tf.constant(split.labels, tf.int32)
+    if split.labels.ndim == 1 or split.labels.shape[1] <= LEAST_WIDTH:
+        return lambda indices: tf.gather(known, indices)
+    full = split.labels.shape[1]
+    doubled = [LEAST_WIDTH * 2**i for i in range(full.bit_length()) if LEAST_WIDTH * 2**i < full]
+    widths = tf.constant([*doubled, full], tf.int64)
+
+    def read(indices: tf.Tensor) -> tf.Tensor:
+        rows = tf.gather(known, indices)
+        longest = tf.reduce_max(tf.math.count_nonzero(rows, axis=1))  # 0 pads, and only that
+        width = widths[tf.searchsorted(widths, longest[None])[0]]
+        return tf.ensure_shape(rows[:, :width], [indices.shape[0], None])
+
+    return read
 
 
 def _reader(table: Table, spec: DataSpec) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:

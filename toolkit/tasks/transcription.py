@@ -22,7 +22,7 @@ BLANK = 0
 
 @keras.saving.register_keras_serializable(package="toolkit")
 class CTC(keras.losses.Loss):
-    """−log of the probability of all paths that read as the label: (batch, longest label), (batch, frames, labels).
+    """−log of the probability of all paths that read as the label: (batch, width of labels), (batch, frames, labels).
 
     In nats per recording, in float32. All frames count, so that a model has to make certain blanks of those past a
     recording's end (`toolkit.models.layers.masked.CertainBlanks`). `keras.losses.CTC` on the three backends, but for
