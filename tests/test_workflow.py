@@ -427,7 +427,7 @@ def test_speech_becomes_text(tmp_path, config, capsys):
 
 @every_backend
 def test_speech_becomes_characters(tmp_path, config):
-    """Transcripts of up to 22 characters, so that batches of labels have two widths."""
+    """Transcripts of up to 19 characters, so that batches of labels have two widths."""
     import soundfile
 
     from toolkit.data.sources.synthetic import synthetic_speech
