@@ -30,6 +30,15 @@ def test_every_command_runs_on_a_run(repository: Path, tmp_path: Path):
         assert what in (tmp_path / "said" / f"run-{name}.txt").read_text("utf-8")
     assert (run / "report.html").exists() and (run / "look" / "filters.png").exists()
 
+    command = [sys.executable, str(script), str(run / "config.yaml"), "--commands", "train,sweep,compare"]
+    short = ["--set", "training.epochs=1", "--set", "data.train=train[:320]"]
+    done = subprocess.run([*command, "--output", str(tmp_path), *short], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (row,) = (line for line in done.stdout.splitlines() if re.match(r"\| config \| \d", line))
+    assert len(re.findall(r"\d+\.\d \(\d+\.\d\), \d+\.\d", row)) == 3
+    assert "320 train" in (tmp_path / "config-train.txt").read_text("utf-8")
+    assert "2 trained to the end" in (tmp_path / "config-sweep.txt").read_text("utf-8")
+
 
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmark_commands.py", str(tmp_path)])
@@ -37,3 +46,11 @@ def test_a_folder_that_is_no_finished_run_is_refused(tmp_path: Path, monkeypatch
         benchmark_commands.main()
     assert left.value.code == 2
     assert "no run directory of a training that ended" in capsys.readouterr().err
+
+
+def test_a_command_that_is_not_measured_is_refused(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark_commands.py", str(tmp_path), "--commands", "check,predict"])
+    with pytest.raises(SystemExit) as left:
+        benchmark_commands.main()
+    assert left.value.code == 2
+    assert "--commands names predict: choose from check, find-rate" in capsys.readouterr().err
