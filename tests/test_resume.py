@@ -15,7 +15,7 @@ from toolkit import cli, workflow
 from toolkit.config import load
 from toolkit.errors import ToolkitError
 from toolkit.runs import arrays, checkpoints
-from toolkit.training import keeper, loop
+from toolkit.training import calls, keeper, loop
 from toolkit.training.stop import Stopped
 
 every_backend = pytest.mark.every_backend
@@ -58,16 +58,24 @@ def make_config(folder, text, *overrides):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The runs without interruption."""
+    """The runs without interruption, with calls of as many steps as may be."""
     folder = tmp_path_factory.mktemp("whole")
-    return {
-        text: workflow.train(make_config(folder / str(i), text), run_dir=folder / f"run{i}")
-        for i, text in enumerate((IMAGES, AUDIO, SPEECH))
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calls, "LENGTH", 1e9)
+        return {
+            text: workflow.train(make_config(folder / str(i), text), run_dir=folder / f"run{i}")
+            for i, text in enumerate((IMAGES, AUDIO, SPEECH))
+        }
 
 
 @pytest.fixture
-def stop_after(monkeypatch):
+def step_by_step(monkeypatch):
+    """A call makes one step, so that there is an end of a call at each."""
+    monkeypatch.setattr(calls, "LENGTH", 0)
+
+
+@pytest.fixture
+def stop_after(monkeypatch, step_by_step):
     """Makes the training receive SIGTERM within its n-th batch, once."""
 
     def at(*steps):
@@ -148,6 +156,7 @@ def test_deterministic_operations_are_enough_for_training(tmp_path):
 
 
 @every_backend
+@pytest.mark.usefixtures("step_by_step")
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path, whole, monkeypatch):
     """As a SIGKILL leaves it: rows and TensorBoard are further than the checkpoint."""
     config = make_config(tmp_path, IMAGES, "training.checkpoint.every_steps=3")
@@ -296,6 +305,7 @@ def test_an_interrupted_run_may_end_earlier_but_not_before_where_it_is(tmp_path,
     assert [row["epoch"] for row in rows(tmp_path / "run") if row["kind"] == "epoch"] == [1, 2]
 
 
+@pytest.mark.usefixtures("step_by_step")
 def test_ending_earlier_brings_back_the_weights_that_the_checkpoint_knows(tmp_path, monkeypatch):
     """Killed in the third epoch, after a second that was the best and left no checkpoint."""
     config = make_config(tmp_path, IMAGES, "training.early_stopping=null")

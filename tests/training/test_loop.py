@@ -17,12 +17,24 @@ from toolkit.optimizers.schedules import Cosine
 from toolkit.runs import checkpoints
 from toolkit.runs import run as runs
 from toolkit.runs.run import Run
+from toolkit.training import calls, keeper
 from toolkit.training.feed import Feed
 from toolkit.training.loop import fit
 
 pytestmark = pytest.mark.every_backend
 
 BATCHES, BATCH_SIZE, FEATURES, CLASSES = 5, 4, 3, 2
+SEVERAL = keras.backend.backend() == "tensorflow"  # where a call makes several steps
+
+
+@pytest.fixture(params=["one step a call", "many steps a call"] if SEVERAL else ["one step a call"])
+def length(request, monkeypatch):
+    """Runs a test with calls of a step each, and with calls as long as they may be."""
+    monkeypatch.setattr(calls, "LENGTH", 0 if request.param == "one step a call" else 1e9)
+    return request.param
+
+
+every_length = pytest.mark.usefixtures("length")
 
 
 def make_batches(epoch):
@@ -79,6 +91,7 @@ def rows(tmp_path, kind):
     return [row for row in map(json.loads, lines) if row["kind"] == kind]
 
 
+@every_length
 def test_it_trains_every_batch_of_every_epoch_once(tmp_path):
     model, by_hand = make_model(), make_model()
     train(model, tmp_path)
@@ -89,6 +102,7 @@ def test_it_trains_every_batch_of_every_epoch_once(tmp_path):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)  # one step moves a weight by about 1e-2
 
 
+@every_length
 def test_rows_hold_what_happened_between_them(tmp_path):
     model, by_hand = make_model(), make_model()
     outcome = train(model, tmp_path, epochs=2, log_every=2)
@@ -137,6 +151,22 @@ def test_averages_go_on_over_epochs_and_are_what_is_validated_and_kept(tmp_path)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
+def test_a_call_ends_wherever_something_is_due(tmp_path, monkeypatch, length):
+    """At the ends of epochs, rows and checkpoints, and nowhere else once it is known how long a step takes."""
+    ends = []
+    original = keeper.Keep.on_train_batch_end
+
+    def noted(self, batch, logs=None):
+        original(self, batch, logs)
+        ends.append(self.keeper.position.trained)
+
+    monkeypatch.setattr(keeper.Keep, "on_train_batch_end", noted)
+    train(make_model(), tmp_path, epochs=4, log_every=7, checkpoint={"every_steps": 4})
+    many = [1, 3, 4, 5, 7, 8, 10, 12, 14, 15, 16, 20]  # the first call makes one step, each later one twice as many
+    assert ends == (many if length == "many steps a call" else list(range(1, 4 * BATCHES + 1)))
+    assert [row["step"] for row in rows(tmp_path, "step")] == [7, 14]
+
+
 # --- numbers that are not finite --------------------------------------------------------------------------------------
 
 
@@ -181,6 +211,7 @@ def spoilt_feed(value, *, leave_out=False):
     return dataclasses.replace(feed, epoch=epoch)
 
 
+@every_length
 @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0])
 def test_a_skipped_step_leaves_everything_as_if_it_had_not_been(tmp_path, value):
     skipping, without = make_delicate_model(), make_delicate_model()
@@ -202,6 +233,7 @@ def test_a_skipped_step_leaves_everything_as_if_it_had_not_been(tmp_path, value)
     )
 
 
+@every_length
 def test_rows_leave_skipped_steps_out(tmp_path):
     for name, leave_out, options in [("a", False, {"on_non_finite": "skip"}), ("b", True, {"limit": 9})]:
         model, feed = make_delicate_model(Cosine(0.05, total_steps=20)), spoilt_feed(math.nan, leave_out=leave_out)
@@ -212,6 +244,7 @@ def test_rows_leave_skipped_steps_out(tmp_path):
         np.testing.assert_allclose([row[metric] for row in ours], [row[metric] for row in theirs], rtol=1e-6)
 
 
+@every_length
 @pytest.mark.parametrize(
     ("value", "cause"),
     [
@@ -238,6 +271,7 @@ def test_a_step_that_is_not_finite_stops_with_its_place_and_cause(tmp_path, valu
     assert all(np.isfinite(value).all() for value in kept.arrays.values() if value.dtype.kind == "f")
 
 
+@every_length
 def test_a_step_that_is_not_finite_draws_nothing(tmp_path):
     """What is saved before it is, random numbers included, what a training has that ends there."""
     found = []
@@ -257,6 +291,7 @@ def test_a_step_that_is_not_finite_draws_nothing(tmp_path):
             np.testing.assert_array_equal(broken.arrays[key], value, key)
 
 
+@every_length
 def test_one_skipped_step_too_many_stops(tmp_path):
     model = make_delicate_model()
     model.get_layer("logits").bias.assign([0.0, math.nan])  # so that every step is one
@@ -312,6 +347,18 @@ def test_a_limit_ends_a_smoke_run_after_so_many_batches(tmp_path, limit, epochs)
     outcome = train(make_model(), tmp_path, epochs=9, limit=limit)
     assert (outcome.micro_batches, outcome.epochs) == (limit, epochs)
     assert rows(tmp_path, "epoch")[-1]["step"] == limit
+
+
+@every_length
+def test_weights_of_classes_are_those_of_keras(tmp_path):
+    weights = {0: 0.25, 1: 3.0}
+    ours, theirs = make_model(), make_model()
+    train(ours, tmp_path, epochs=2, class_weights=weights)
+    for epoch in range(2):
+        batches, _ = make_feed().epoch(epoch, 0)
+        theirs.fit(batches, class_weight=weights, shuffle=False, verbose=0)
+    for mine, other in zip(weights_of(ours), weights_of(theirs), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-6)  # one step moves a weight by about 1e-2
 
 
 def test_class_weights_scale_the_loss(tmp_path):

@@ -18,7 +18,7 @@ from toolkit.optimizers import Adam
 from toolkit.runs import checkpoints, gradients
 from toolkit.runs import run as runs
 from toolkit.runs.run import Run
-from toolkit.training import keeper
+from toolkit.training import calls, keeper
 from toolkit.training.feed import Feed
 from toolkit.training.loop import fit
 from toolkit.training.stop import Stopped
@@ -389,6 +389,7 @@ def test_a_resumed_run_has_each_row_once(tmp_path, watched, monkeypatch):
 
 
 def test_watching_may_begin_and_end_with_a_resume(tmp_path, watched, monkeypatch):
+    monkeypatch.setattr(calls, "LENGTH", 0)  # so that there is an end of a call at each step
     original = keeper.Keep.on_train_batch_end
 
     def patched(self, batch, logs=None):

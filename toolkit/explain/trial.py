@@ -28,8 +28,8 @@ By CTC a model that puts its labels anywhere has a tenth already.
 _RATE = 2e-3
 _MOST_STEPS = 400
 _CERTAIN = 1e3  # logits of this size are no answer but certain blanks past the end of a recording
-_SETTLING = 3  # steps that compile, and take batches that lay ready
-_LEAST_STEPS = 8
+_SETTLING = 3  # calls that compile, and take batches that lay ready
+_LEAST = 8  # steps or calls
 _NO_GRADIENTS = ("No gradients provided for any variable", "element 0 of tensors does not require grad")
 _COMPILED = 5.0  # times the median of all: such a step has compiled for a new length
 
@@ -110,7 +110,7 @@ def learn_by_heart(
     losses: list[float] = []
     learnt, end = False, math.inf
     with _missing_gradients(), _no_gradients():
-        while len(losses) < _MOST_STEPS and not learnt and (len(losses) < _LEAST_STEPS or time.monotonic() < end):
+        while len(losses) < _MOST_STEPS and not learnt and (len(losses) < _LEAST or time.monotonic() < end):
             model.reset_metrics()  # the loss would be the mean of all steps
             losses.append(float(model.train_on_batch(dict(inputs), labels, return_dict=True)["loss"]))
             if not math.isfinite(losses[-1]):
@@ -176,48 +176,58 @@ def measure_pace(model: Any, feed: Feed, *, class_weights: Mapping[int, float] |
     Where an epoch has too few, epochs follow until they suffice or time is up.
     """
     from toolkit.training.averages import finalising_put_off
+    from toolkit.training.calls import Calls
+    from toolkit.training.feed import weighed
     from toolkit.training.guard import guarded_steps
     from toolkit.training.state import prepare
 
     prepare(model, feed.validation)
-    times, waits = np.empty(0), np.empty(0)
+    times, waits, steps = np.empty(0), np.empty(0), np.empty(0, dtype=int)  # of calls
+    calls = Calls(model)
     with guarded_steps(model), finalising_put_off(model.optimizer), _missing_gradients():
         for epoch in itertools.count():
             batches, waited = feed.epoch(epoch, 0)
             clock = _clock(waited, seconds)
-            start = time.perf_counter()
-            model.fit(batches, callbacks=[clock], class_weight=class_weights, shuffle=False, verbose=0)
+            with calls.of(weighed(batches, class_weights), feed.per_epoch, lambda: feed.per_epoch) as fed:
+                start = time.perf_counter()
+                model.fit(fed, callbacks=[clock], shuffle=False, verbose=0)
             times = np.append(times, np.diff(clock.times, prepend=start))
             waits = np.append(waits, np.diff(clock.waits, prepend=0.0))  # each epoch has a meter of its own
-            if len(times) >= _SETTLING + _LEAST_STEPS or (len(times) > 1 and times[1:].sum() > seconds):
+            steps = np.append(steps, clock.steps)
+            if len(times) >= _SETTLING + _LEAST or (len(times) > 1 and times[1:].sum() > seconds):
                 break
     settled = slice(_SETTLING if len(times) >= _SETTLING + 2 else -1, None)
-    times, waits, compiling = times[settled], waits[settled], float(times[0])
-    usual = times <= _COMPILED * np.median(times)
+    times, waits, steps, compiling = times[settled], waits[settled], steps[settled], float(times[0])
+    usual = times / steps <= _COMPILED * np.median(times / steps)
+    made = int(steps[usual].sum())
     return Pace(
-        step=float(times[usual].mean()),
-        waiting=float(waits[usual].mean()) if waited else None,
+        step=float(times[usual].sum()) / made,
+        waiting=float(waits[usual].sum()) / made if waited else None,
         validation=_validation_seconds(model, feed.validation),
         compiling=compiling,
-        steps=int(usual.sum()),
+        steps=made,
     )
 
 
 def _clock(waited: Callable[[], float] | None, seconds: float) -> Any:
-    """A callback that reads the clock, and the meter of waiting, after every batch, and ends `fit` when time is up."""
+    """A callback that reads the clock, and the meter of waiting, after every call, and ends `fit` when time is up."""
     import keras
+
+    from toolkit.training.calls import steps_in
 
     class Clock(keras.callbacks.Callback):
         def __init__(self) -> None:
             super().__init__()
             self.times: list[float] = []
             self.waits: list[float] = []
+            self.steps: list[int] = []
 
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-            float((logs or {})["loss"])  # waits until the step is done
+            float((logs or {}).get("loss", 0.0))  # waits until the step is done; one that was undone has none
             self.times.append(time.perf_counter())
             self.waits.append(waited() if waited else 0.0)
-            enough = _SETTLING + _LEAST_STEPS
+            self.steps.append(steps_in(logs))
+            enough = _SETTLING + _LEAST
             if len(self.times) >= enough and self.times[-1] - self.times[_SETTLING - 1] > seconds:
                 self.model.stop_training = True
 

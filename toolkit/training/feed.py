@@ -33,6 +33,16 @@ class Feed:
     per_epoch: int
 
 
+def weighed(batches: Any, class_weights: Mapping[int, float] | None) -> Any:
+    """Batches of inputs, labels and each example's weight in the loss, as Keras's `class_weight` makes them."""
+    if class_weights is None:
+        return batches
+    import tensorflow as tf
+
+    weights = tf.constant([class_weights[label] for label in range(len(class_weights))], tf.float32)
+    return batches.map(lambda inputs, labels: (inputs, labels, tf.gather(weights, labels)))
+
+
 def feed(
     data: Data,
     *,

@@ -12,7 +12,8 @@ import keras
 
 from toolkit.runs import checkpoints, kept, metrics
 from toolkit.runs.run import GRADIENTS, METRICS, Run
-from toolkit.training.guard import KEY, was_skipped
+from toolkit.training.calls import figures_in, steps_in
+from toolkit.training.guard import was_skipped
 from toolkit.training.position import Position
 from toolkit.training.state import Generator, capture
 from toolkit.training.stop import StopSignal
@@ -91,7 +92,7 @@ class Keeper:
 
 
 class Keep(keras.callbacks.Callback):
-    """Moves the position on after each batch of an epoch, then lets the keeper save."""
+    """Moves the position on after each call of an epoch, then lets the keeper save."""
 
     def __init__(self, keeper: Keeper, recorder_state: Callable[[], dict[str, Any]]) -> None:
         super().__init__()
@@ -99,10 +100,10 @@ class Keep(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         position = self.keeper.position
-        position.batch += 1
-        position.trained += 1
+        position.batch += steps_in(logs)
+        position.trained += steps_in(logs)
         if not was_skipped(logs):
-            position.logs = {name: float(value) for name, value in (logs or {}).items() if name != KEY}
+            position.logs = figures_in(logs)
         position.recorder = self.recorder_state()
         self.keeper.after_batch()
 

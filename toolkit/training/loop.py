@@ -19,7 +19,8 @@ from toolkit.runs import run as runs
 from toolkit.runs.checkpoints import Checkpoint
 from toolkit.runs.run import Run
 from toolkit.training.averages import averaged_weights, finalising_put_off
-from toolkit.training.feed import Feed
+from toolkit.training.calls import Calls
+from toolkit.training.feed import Feed, weighed
 from toolkit.training.guard import NonFiniteStep, Watch, guarded_steps
 from toolkit.training.keeper import Keep, Keeper, LeaveValidation, ValidationLeft
 from toolkit.training.monitors import Best, EarlyStopping, Plateau
@@ -173,6 +174,7 @@ class _Training:
         self.at = self.keeper.position
         self.checkpoint: Checkpoint | None = None  # what `fit` still has to restore
         self.watch: GradientWatch | None = None
+        self.calls = Calls(self.model)
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Bring the model to where the checkpoint was written, or write the first one, of a run without steps."""
@@ -223,7 +225,8 @@ class _Training:
         """One `fit` call over the batches that are left, if any; the speed of the epoch."""
         at, before = self.at, self.at.trained - self.at.batch
         steps = self.feed.per_epoch if self.limit is None else min(self.feed.per_epoch, self.limit - before)
-        dataset, waited = self.feed.epoch(at.epoch - 1, at.batch)
+        batches, waited = self.feed.epoch(at.epoch - 1, at.batch)
+        batches = weighed(batches, self.class_weights)
         with EpochBar(self.run.console, title=title, steps=steps) as bar:
             recorder = StepRecorder(
                 epoch=at.epoch,
@@ -244,13 +247,15 @@ class _Training:
                 if self.checkpoint:
                     callbacks.insert(0, Restore(self.checkpoint))
                 try:
-                    with finalising_put_off(self.model.optimizer):
+                    with (
+                        finalising_put_off(self.model.optimizer),
+                        self.calls.of(batches, steps - at.batch, self._until_due) as fed,
+                    ):
                         self.model.fit(
-                            dataset.take(steps - at.batch),
+                            fed,
                             initial_epoch=at.epoch - 1,
                             epochs=at.epoch,
                             callbacks=callbacks,
-                            class_weight=self.class_weights,
                             shuffle=False,  # the order is in the batches already
                             verbose=0,
                         )
@@ -260,6 +265,12 @@ class _Training:
         if hasattr(self.model.optimizer, "flush"):
             self.model.optimizer.flush()
         return recorder.speed()
+
+    def _until_due(self) -> int:
+        """Micro-batches up to the next row, checkpoint or measurement."""
+        every = [n for n in (self.log_every, self.keeper.every_steps) if n]
+        spans = [n - self.at.trained % n for n in every]
+        return min([*spans, self.watch.until_due()] if self.watch else spans)
 
     def _skips(self, code: int) -> bool:
         """Whether the step that comes next in the position may be left out; if so, it is told."""

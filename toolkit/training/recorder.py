@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 
-from toolkit.training.guard import KEY, was_skipped
+from toolkit.training.calls import figures_in, steps_in
+from toolkit.training.guard import was_skipped
 from toolkit.training.progress import EpochBar, figures, speed_figures
 
 _REDRAW = 0.2  # seconds; making the text costs as much as a small model's step
@@ -72,13 +73,12 @@ class StepRecorder(keras.callbacks.Callback):
         self._start = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        steps, seconds, _ = self._before
-        self.steps = steps + batch + 1
-        self.seconds = seconds + time.perf_counter() - self._start
+        self.steps += steps_in(logs)
+        self.seconds = self._before[1] + time.perf_counter() - self._start
         if was_skipped(logs):
             self._skipped += 1
         else:
-            self._means = {name: float(value) for name, value in (logs or {}).items() if name != KEY}
+            self._means = figures_in(logs)
         if self.seconds - self._shown > _REDRAW:
             self._shown = self.seconds
             self.bar.update(self.steps, f"{figures(self._means)}  {speed_figures(self.speed())}")

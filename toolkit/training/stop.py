@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and a terminal that hangs up: a training stops at the end of the batch, with a checkpoint."""
+"""SIGTERM, Ctrl-C and a terminal that hangs up: a training stops at the end of its call, with a checkpoint."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ to the bit with and without.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -112,13 +113,18 @@ class GradientWatch(keras.callbacks.Callback):
     def _place(self, layer: str) -> int:
         return self._order.get(layer.partition("/")[0], 0)
 
-    def _is_due(self) -> bool:
-        """Whether the next micro-batch is watched: after each multiple of `every` the one that ends its window.
+    def until_due(self) -> int:
+        """Micro-batches that may be made at once: those before the next that is watched, or that one alone."""
+        return next(ahead for ahead in itertools.count() if self._is_due(ahead)) or 1
 
-        Where the epoch ends first, that window is applied after its last batch, and none is.
+    def _is_due(self, ahead: int = 0) -> bool:
+        """Whether the next micro-batch, or one ahead, is watched.
+
+        After each multiple of `every` it is the one that ends its window. Where the epoch ends first, that window is
+        applied after its last batch, and none is.
         """
-        window = self.optimizer.gradient_accumulation_steps or 1
-        return self.position.trained % self.every < window and (self.position.batch + 1) % window == 0
+        window, at = self.optimizer.gradient_accumulation_steps or 1, self.position
+        return (at.trained + ahead) % self.every < window and (at.batch + ahead + 1) % window == 0
 
     def _bring_up_to_date(self) -> None:
         """While JAX trains, the values are not in the variables."""

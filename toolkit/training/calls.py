@@ -1,0 +1,121 @@
+"""Several training steps in one call (TensorFlow).
+
+What Keras and TensorFlow do around a step takes a millisecond, as long as a small model's step itself. So a call makes
+as many steps as fit into `LENGTH` before something is due after one of them. How many does not change what they
+compute: one step and many are the same graph, a loop around the step, and no row, checkpoint or measurement is moved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+
+from toolkit.training.guard import KEY
+
+LENGTH = 0.05
+"""Seconds of a call, after which a signal is heeded and the bar may move."""
+STEPS = "steps_of_call"
+"""In the logs of a call: its steps; where it is missing, one."""
+
+
+def steps_in(logs: Mapping[str, Any] | None) -> int:
+    """How many steps these logs are of."""
+    return int((logs or {}).get(STEPS, 1))
+
+
+def figures_in(logs: Mapping[str, Any] | None) -> dict[str, float]:
+    """The metrics in these logs."""
+    return {name: float(value) for name, value in (logs or {}).items() if name not in (KEY, STEPS)}
+
+
+class Calls:
+    """Makes the steps of a compiled and built model whose steps are guarded.
+
+    A step that the guard undid ends its call, and is told by a call of its own, so that whoever sees the logs has the
+    steps before it behind them.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        self._several: Any = None
+        self._iterator: Any = None
+        self._until_due: Callable[[], int] = lambda: 1
+        self._left = 0
+        self._most = 1  # steps that fit into a call, as far as is known
+        self._undone = 0  # what the guard said of a step that is still to be told
+
+    @contextlib.contextmanager
+    def of(self, batches: Any, steps: int, until_due: Callable[[], int]) -> Iterator[Any]:
+        """What `fit` is given within the block, to train on the first `steps` of `batches`.
+
+        Args:
+            until_due: asked before each call: after how many more steps it must end. It ends with the last step, too.
+        """
+        if keras.backend.backend() != "tensorflow" or self.model.run_eagerly:
+            yield batches.take(steps)
+            return
+        import tensorflow as tf
+
+        self._iterator, self._left, self._until_due = iter(batches), steps, until_due
+        self._several = self._several or _several(self.model)
+        self.model.train_function = self._call
+        try:
+            yield tf.data.Dataset.range(steps)  # as many calls at most; `_call` has the batches
+        finally:
+            self.model.train_function = self._iterator = None
+
+    def _call(self, iterator: Any) -> dict[str, Any]:
+        """In the place of Keras's `train_function`: logs of the last step that was not undone."""
+        if self._undone:
+            code, done, logs = self._undone, 1, {}
+            self._undone = 0
+        else:
+            import tensorflow as tf
+
+            start = time.perf_counter()
+            count = min(self._most, self._left, self._until_due())
+            good, code, logs = self._several(self._iterator, tf.constant(count))
+            good, code = int(good), int(code)
+            self._learn(count, time.perf_counter() - start)
+            done = good or 1
+            if good:
+                self._undone, code = code, 0
+            else:
+                logs = {}
+        self._left -= done
+        if not self._left:
+            self.model.stop_training = True
+        return {**logs, KEY: code, STEPS: done}
+
+    def _learn(self, steps: int, seconds: float) -> None:
+        """How many steps the next call may have: twice as many at most, for one call tells little."""
+        self._most = max(1, min(2 * self._most, int(LENGTH * steps / seconds)))
+
+
+def _several(model: keras.Model) -> Any:
+    """(iterator, number of steps) → steps that were not undone, what the guard said, logs of the last of them."""
+    import tensorflow as tf
+
+    step = tf.function(model.train_step, jit_compile=model.jit_compile, reduce_retracing=True)
+
+    def several(iterator: Any, steps: Any) -> Any:
+        known = step.get_concrete_function(iterator.element_spec).structured_outputs
+        nothing = {name: tf.zeros(spec.shape, spec.dtype) for name, spec in known.items() if name != KEY}
+
+        def goes_on(done: Any, code: Any, logs: Any) -> Any:
+            return tf.logical_and(done < steps, tf.equal(code, 0))
+
+        def make(done: Any, code: Any, logs: Any) -> Any:
+            new = dict(step(iterator.get_next()))
+            code = tf.cast(new.pop(KEY), tf.int32)
+            finite = tf.equal(code, 0)
+            kept = {name: tf.where(finite, value, logs[name]) for name, value in new.items()}
+            return done + tf.cast(finite, tf.int32), code, kept
+
+        return tf.while_loop(goes_on, make, (0, 0, nothing), parallel_iterations=1)
+
+    return tf.function(several, reduce_retracing=True, autograph=False)
