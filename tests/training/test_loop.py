@@ -196,28 +196,29 @@ def make_delicate_model(rate=0.05):
     return model
 
 
-def spoilt_feed(value, *, leave_out=False):
-    """The third batch of the second epoch holds `value` (NaN spoils the loss, 0 only the gradient), or is not there."""
+def spoilt_feed(value, *, place=2, leave_out=False):
+    """A batch of the second epoch holds `value` (NaN spoils the loss, 0 only the gradient), or is not there."""
     feed = make_feed()
 
     def epoch(number, skip):
         x, y = make_batches(number)
         if number == 1:
-            x[2] = value
+            x[place] = value
             if leave_out:
-                x, y = np.delete(x, 2, axis=0), np.delete(y, 2, axis=0)
+                x, y = np.delete(x, place, axis=0), np.delete(y, place, axis=0)
         return tf.data.Dataset.from_tensor_slices((x[skip:], y[skip:])), lambda: 0.0
 
     return dataclasses.replace(feed, epoch=epoch)
 
 
 @every_length
-@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0])
-def test_a_skipped_step_leaves_everything_as_if_it_had_not_been(tmp_path, value):
+@pytest.mark.parametrize(("value", "place"), [(math.nan, 2), (math.inf, 2), (0.0, 2), (math.nan, BATCHES - 1)])
+def test_a_skipped_step_leaves_everything_as_if_it_had_not_been(tmp_path, value, place):
     skipping, without = make_delicate_model(), make_delicate_model()
-    train(skipping, tmp_path / "a", feed=spoilt_feed(value), epochs=2, on_non_finite="skip")
+    train(skipping, tmp_path / "a", feed=spoilt_feed(value, place=place), epochs=2, on_non_finite="skip")
     # The other run ends one batch earlier: as a limit, which is in micro-batches.
-    train(without, tmp_path / "b", feed=spoilt_feed(value, leave_out=True), epochs=2, limit=2 * BATCHES - 1)
+    left_out = spoilt_feed(value, place=place, leave_out=True)
+    train(without, tmp_path / "b", feed=left_out, epochs=2, limit=2 * BATCHES - 1)
     for ours, theirs in zip(weights_of(skipping), weights_of(without), strict=True):
         assert np.isfinite(ours).all()
         np.testing.assert_array_equal(ours, theirs)
@@ -229,7 +230,8 @@ def test_a_skipped_step_leaves_everything_as_if_it_had_not_been(tmp_path, value)
     said = (tmp_path / "a" / "run" / runs.LOG).read_text()
     what = "gradient" if value == 0 else "loss"
     assert (
-        f"skipped step 3 of epoch 2, whose {what} is not finite (1 of at most 10); its examples: 1/2/0, 1/2/1" in said
+        f"skipped step {place + 1} of epoch 2, whose {what} is not finite (1 of at most 10); its examples: "
+        f"1/{place}/0, 1/{place}/1" in said
     )
 
 
@@ -359,6 +361,42 @@ def test_weights_of_classes_are_those_of_keras(tmp_path):
         theirs.fit(batches, class_weight=weights, shuffle=False, verbose=0)
     for mine, other in zip(weights_of(ours), weights_of(theirs), strict=True):
         np.testing.assert_allclose(mine, other, rtol=0, atol=1e-6)  # one step moves a weight by about 1e-2
+
+
+only_several = pytest.mark.skipif(not SEVERAL, reason="elsewhere Keras makes the calls")
+
+
+@only_several
+def test_a_train_function_of_ones_own_makes_every_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(calls, "LENGTH", 1e9)
+    made = []
+
+    class Own(keras.Sequential):
+        def make_train_function(self, force=False):
+            super().make_train_function(force)
+            step = self.train_function
+            self.train_function = lambda iterator: made.append(1) or step(iterator)
+
+    model = Own([keras.Input((FEATURES,)), keras.layers.Dense(CLASSES)])
+    model.compile(Adam(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    train(model, tmp_path, epochs=1)
+    assert len(made) == BATCHES
+
+
+@only_several
+def test_a_model_that_runs_eagerly_still_does(tmp_path):
+    seen = []
+
+    class Seen(keras.layers.Layer):
+        def call(self, x):
+            seen.append(tf.executing_eagerly())
+            return x
+
+    model = keras.Sequential([keras.Input((FEATURES,)), Seen(), keras.layers.Dense(CLASSES)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(Adam(), loss, run_eagerly=True)
+    train(model, tmp_path, epochs=1)
+    assert sum(seen) >= BATCHES
 
 
 def test_class_weights_scale_the_loss(tmp_path):

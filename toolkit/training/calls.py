@@ -55,7 +55,7 @@ class Calls:
         Args:
             until_due: asked before each call: after how many more steps it must end. It ends with the last step, too.
         """
-        if keras.backend.backend() != "tensorflow" or self.model.run_eagerly:
+        if not _may_be_replaced(self.model):
             yield batches.take(steps)
             return
         import tensorflow as tf
@@ -94,6 +94,14 @@ class Calls:
     def _learn(self, steps: int, seconds: float) -> None:
         """How many steps the next call may have: twice as many at most, for one call tells little."""
         self._most = max(1, min(2 * self._most, int(LENGTH * steps / seconds)))
+
+
+def _may_be_replaced(model: keras.Model) -> bool:
+    """Whether Keras's own `train_function` would do nothing but make one step after the other."""
+    if keras.backend.backend() != "tensorflow" or model.run_eagerly:
+        return False
+    own = type(model).make_train_function is not keras.Model.make_train_function
+    return not own and model.distribute_strategy.num_replicas_in_sync == 1
 
 
 def _several(model: keras.Model) -> Any:
