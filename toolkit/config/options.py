@@ -47,7 +47,7 @@ class DataOptions(Options):
     """Keys of `data` that every source takes."""
 
     batch_size: Annotated[Size, Field(description="examples in a training batch")] = 32
-    evaluation_batch_size: Annotated[Size, Field(description="examples in a batch of validation and evaluation")] = 256
+    evaluation_batch_size: Annotated[Size, Field(description="examples in a batch of validation and evaluation")] = 64
     image_size: Annotated[
         tuple[Size, Size] | None, Field(description="[height, width] that pictures are resized to; null: as they are")
     ] = None
