@@ -24,8 +24,29 @@ def numbers(batch, **columns):
 
 def seen(images, random, **options):
     lead = matrices(random, *images.shape[1:3], **{**NOTHING, **options})
-    x = transform(tf.cast(images, tf.float32), lead, options.get("crop") or images.shape[1:3])
+    x = transform(tf.constant(images), lead, options.get("crop") or images.shape[1:3], rounded=False)
     return tf.cast(tf.round(x), tf.uint8).numpy()
+
+
+@pytest.mark.parametrize(("shape", "size"), [((28, 28, 1), (28, 28)), ((33, 47, 3), (20, 30)), ((1, 5, 3), (4, 4))])
+@pytest.mark.parametrize("far", [0.2, 3.0])
+def test_pictures_are_those_of_tensorflow_to_the_bit(rng, shape, size, far):
+    """Turned, stretched, and moved up to three times their size."""
+    images = tf.constant(rng.integers(0, 256, (20, *shape), np.uint8))
+    lead = np.zeros((20, 8), np.float32)
+    lead[:, [0, 1, 3, 4]] = rng.normal(0, 1, (20, 4))
+    lead[:, [2, 5]] = rng.uniform(-far, far, (20, 2)) * [shape[1], shape[0]]
+    expected = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, tf.float32),
+        transforms=lead,
+        output_shape=tf.constant(size),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
+    np.testing.assert_array_equal(transform(images, tf.constant(lead), size, rounded=False), expected)
+    whole = tf.cast(tf.clip_by_value(expected, 0.0, 255.0) + 0.5, tf.uint8)
+    np.testing.assert_array_equal(transform(images, tf.constant(lead), size, rounded=True), whole)
 
 
 def test_without_options_nothing_changes(images):

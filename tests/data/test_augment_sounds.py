@@ -56,6 +56,22 @@ def test_a_faster_sound_is_read_at_wider_places(sounds, column, factor):
     assert found.shape[1] == min(edge for edge in EDGES if edge >= new.numpy().max())
 
 
+def test_what_is_compiled_gives_the_same_bits(rng):
+    """As the same operations one by one: multiplying and adding are not fused."""
+    samples = tf.constant(rng.uniform(-1, 1, (9, 700)), tf.float32)
+    place, lengths = tf.range(900), tf.constant(rng.integers(1, 700, 9), tf.int32)
+    factor = tf.constant(rng.uniform(0.7, 1.3, 9))
+    noise = tf.constant(rng.normal(size=module.NOISE_SAMPLES), tf.float32)
+    start = tf.constant(rng.integers(0, module.NOISE_SAMPLES, 9), tf.int32)
+    level = tf.constant(rng.uniform(0, 0.3, 9), tf.float32)
+    for compiled, arguments in [
+        (module._interpolated(), (samples, place, factor, lengths - 1, lengths)),
+        (module._energies(), (samples,)),
+        (module._with_pieces(), (samples, lengths, noise, start, level)),
+    ]:
+        np.testing.assert_array_equal(compiled(*arguments), compiled.python_function(*arguments))
+
+
 def test_a_faster_tone_is_higher():
     time = np.arange(4000) / 8000
     tone = np.sin(2 * np.pi * 500 * time).astype("float32")[None]

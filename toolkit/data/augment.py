@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 FLIP_X, FLIP_Y, SHIFT_X, SHIFT_Y, ZOOM, ROTATION, BRIGHTNESS, CONTRAST, SATURATION = range(9)
 ERASE, ERASE_AREA, ERASE_ASPECT, ERASE_X, ERASE_Y = range(9, 14)
 CROP_X, CROP_Y = range(14, 16)
-_COUNT = 16
 
 ERASED = 128
 ERASED_AREA = (0.02, 0.2)
@@ -67,34 +67,96 @@ def augment(
     geometric = flip is not None or shift or zoom or rotation or crop
     if not (geometric or colour or erasing):
         return images
-    random = uniforms(seed, epoch, indices, _COUNT)  # (batch, _COUNT)
+    last = CROP_Y if crop else ERASE_Y if erasing else SATURATION if colour else ROTATION
+    random = uniforms(seed, epoch, indices, last + 1)  # (batch, last + 1)
     height, width, _ = images.shape[1:]
-    if geometric or colour:
-        # In float32, since on uint8 the operation cuts fractions off and makes pictures darker; it costs the same.
-        x = tf.cast(images, tf.float32)
-        if geometric:
-            lead = matrices(random, height, width, flip=flip, shift=shift, zoom=zoom, rotation=rotation, crop=crop)
-            x = transform(x, lead, crop or (height, width))
-        if colour:
-            x = change_colour(x, random, colour)
-        images = tf.cast(tf.clip_by_value(x, 0.0, 255.0) + 0.5, tf.uint8)
+    if geometric:
+        lead = matrices(random, height, width, flip=flip, shift=shift, zoom=zoom, rotation=rotation, crop=crop)
+        images = transform(images, lead, crop or (height, width), rounded=not colour)
+    if colour:
+        images = _rounded(change_colour(tf.cast(images, tf.float32), random, colour))
     if erasing:
         images = erase(images, random, erasing)
     return images
 
 
-def transform(images: tf.Tensor, matrices: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Each picture seen through its matrix: 8 numbers that lead from a pixel (x, y) of `size` new ones to an old."""
+def transform(images: tf.Tensor, matrices: tf.Tensor, size: tuple[int, int], *, rounded: bool) -> tf.Tensor:
+    """Each picture seen through its matrix: 8 numbers that lead from a pixel (x, y) of `size` new ones to an old.
+
+    Between pixels it is bilinear, outside it mirrors the picture: float32, or `rounded` to uint8. The last two numbers
+    of a matrix, which would be perspective, are taken for 0. To the bit what TensorFlow's `ImageProjectiveTransformV3`
+    makes of float32, in a third of its time.
+    """
+    changed = _transformed(tuple(images.shape[1:]), tuple(size), rounded)(images, matrices)
+    changed.set_shape([images.shape[0], *size, images.shape[3]])
+    return changed
+
+
+@functools.cache
+def _transformed(shape: tuple[int, int, int], size: tuple[int, int], rounded: bool) -> Any:
+    """`transform` for pictures of a shape; one function for all epochs, so that it is compiled once."""
     import tensorflow as tf
 
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=matrices,
-        output_shape=tf.constant(size),
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="REFLECT",
-    )
+    height, width, channels = shape
+
+    def transformed(images: Any, matrices: Any) -> Any:
+        new_x = tf.range(size[1], dtype=tf.float32)[None, None, :]
+        new_y = tf.range(size[0], dtype=tf.float32)[None, :, None]
+
+        def lead(first: int) -> Any:
+            a, b, c = (matrices[:, i][:, None, None] for i in range(first, first + 3))
+            return product(a, new_x) + product(b, new_y) + c
+
+        x, y = _mirrored(lead(0), width), _mirrored(lead(3), height)  # (batch, *size)
+        left, top = tf.floor(x), tf.floor(y)
+        columns, rows = tf.cast(left, tf.int32), tf.cast(top, tf.int32)
+        next_columns, next_rows = tf.minimum(columns + 1, width - 1), tf.minimum(rows + 1, height - 1)
+        pixels = tf.reshape(images, [-1, height * width, channels])
+
+        def read(row: Any, column: Any) -> Any:
+            return tf.cast(tf.gather(pixels, row * width + column, batch_dims=1), tf.float32)
+
+        def between(one: Any, other: Any, low: Any, at: Any) -> Any:
+            return product((low + 1.0 - at)[..., None], one) + product((at - low)[..., None], other)
+
+        upper = between(read(rows, columns), read(rows, next_columns), left, x)
+        lower = between(read(next_rows, columns), read(next_rows, next_columns), left, x)
+        seen = between(upper, lower, top, y)
+        return _rounded(seen) if rounded else seen
+
+    signature = [tf.TensorSpec([None, *shape], tf.uint8), tf.TensorSpec([None, 8], tf.float32)]
+    return tf.function(transformed, signature, autograph=False, jit_compile=True)
+
+
+def _mirrored(at: tf.Tensor, length: int) -> tf.Tensor:
+    """Places on a line of pixels, of which those outside are reflected at its ends: d c b a | a b c d | d c b a."""
+    import tensorflow as tf
+
+    twice = tf.constant(2.0 * length)
+    before = tf.where(at < twice, product(twice, tf.floor(-at / twice)) + at, at)
+    before = tf.where(before < -length, before + twice, -before - 1.0)
+    beyond = at - product(twice, tf.floor(at / twice))
+    beyond = tf.where(beyond >= length, twice - beyond - 1.0, beyond)
+    inside = tf.where(at < 0.0, before, tf.where(at > length - 1.0, beyond, at))
+    return tf.clip_by_value(inside, 0.0, length - 1.0)
+
+
+def product(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """The product, rounded before anything is added to it, also where XLA compiles.
+
+    It would else fuse multiplying and adding into one operation that rounds once, where the machine has one: then the
+    batches of two machines would differ. A bound that no product here reaches keeps the two apart.
+    """
+    import tensorflow as tf
+
+    return tf.maximum(a * b, -1e30)
+
+
+def _rounded(images: tf.Tensor) -> tf.Tensor:
+    """uint8, to the nearest: cutting fractions off would make pictures darker."""
+    import tensorflow as tf
+
+    return tf.cast(tf.clip_by_value(images, 0.0, 255.0) + 0.5, tf.uint8)
 
 
 def matrices(
