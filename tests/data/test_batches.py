@@ -11,7 +11,7 @@ from toolkit.config.options import Augmentation
 from toolkit.data.augment import KINDS as CHANGED
 from toolkit.data.augment import augment
 from toolkit.data.augment_sounds import augment_sounds
-from toolkit.data.batches import batch_ids, check_augmentation, evaluation_batches, training_batches
+from toolkit.data.batches import TrainingBatches, check_augmentation, evaluation_batches
 from toolkit.data.load import load
 from toolkit.data.order import permutation
 from toolkit.errors import ToolkitError
@@ -30,6 +30,14 @@ def loaded(given, request):
         return load("x", {}, **options)
 
     return of
+
+
+def training_batches(split, spec, *, epoch, skip=0, **options):
+    return TrainingBatches(split, spec, **options).epoch(epoch, skip)
+
+
+def batch_ids(split, spec, *, epoch, step, **options):
+    return TrainingBatches(split, spec, **options).ids(epoch, step)
 
 
 def listed(batches):
@@ -58,7 +66,7 @@ def test_transcripts_are_as_wide_as_the_longest_of_a_batch_needs():
     assert [part.shape[1] for part in found[:4]] == [16, 16, 32, 40]
     assert (np.concatenate([np.pad(part, ((0, 0), (0, 40 - part.shape[1]))) for part in found]) == whole).all()
     for labels, ids in (
-        (labels, batch_ids(wide, batch_size=4, seed=3, epoch=1, step=step))
+        (labels, batch_ids(wide, data.spec, batch_size=4, seed=3, epoch=1, step=step))
         for step, (_, labels) in enumerate(listed(training_batches(wide, data.spec, batch_size=4, seed=3, epoch=1)))
     ):
         rows = whole[[wide.ids.index(id) for id in ids]]
@@ -89,7 +97,7 @@ def test_a_row_is_its_example(loaded, kind):
     train = data.splits["train"]
     for step, (inputs, labels) in enumerate(listed(training_batches(train, data.spec, batch_size=7, seed=3, epoch=2))):
         order = permutation(3, 2, 40, np.arange(step * 7, step * 7 + 7)).numpy()
-        assert batch_ids(train, batch_size=7, seed=3, epoch=2, step=step) == [f"train-{i}" for i in order]
+        assert batch_ids(train, data.spec, batch_size=7, seed=3, epoch=2, step=step) == [f"train-{i}" for i in order]
         np.testing.assert_array_equal(labels, train.labels[order])
         for row, i in enumerate(order):
             if kind == "image":
@@ -141,7 +149,9 @@ def test_each_epoch_leaves_out_others(loaded):
     train = data.splits["train"]
     left = []
     for epoch in range(6):
-        ids = [id for step in range(3) for id in batch_ids(train, batch_size=12, seed=0, epoch=epoch, step=step)]
+        ids = [
+            id for step in range(3) for id in batch_ids(train, data.spec, batch_size=12, seed=0, epoch=epoch, step=step)
+        ]
         assert len(set(ids)) == 36
         left.append(set(train.ids) - set(ids))
     assert len(set.union(*left)) > 12 and len({frozenset(ids) for ids in left}) == 6
@@ -176,7 +186,7 @@ def test_augmentation_belongs_to_the_example_not_to_its_place(loaded):
     options = {"batch_size": 6, "seed": 2, "epoch": 3}
     batches = listed(training_batches(train, data.spec, augmentation=AUGMENTATION["image"], **options))
     for step, (inputs, _) in enumerate(batches):
-        for id, row in zip(batch_ids(train, step=step, **options), inputs["image"], strict=True):
+        for id, row in zip(batch_ids(train, data.spec, step=step, **options), inputs["image"], strict=True):
             i = train.ids.index(id)
             alone = augment(tf.constant(train.table.rows[i : i + 1]), 2, 3, [i], **AUGMENTATION["image"])
             np.testing.assert_array_equal(row, alone[0])
@@ -188,7 +198,7 @@ def test_sounds_are_changed_with_their_lengths_and_alone_alike(loaded):
     train = data.splits["train"]
     options = {"batch_size": 6, "seed": 2, "epoch": 3}
     [first, *_] = listed(training_batches(train, data.spec, augmentation=AUGMENTATION["audio"], **options))
-    ids = batch_ids(train, step=0, **options)
+    ids = batch_ids(train, data.spec, step=0, **options)
     for id, row, length in zip(ids, first[0]["samples"], first[0]["lengths"], strict=True):
         i = train.ids.index(id)
         sound = train.table.row(i).astype("float32")[None] / 32768
@@ -250,7 +260,7 @@ RECEIVE = """
 import hashlib
 import keras
 import numpy as np
-from toolkit.data.batches import training_batches
+from toolkit.data.batches import TrainingBatches
 from toolkit.data.load import load
 
 class Receiver(keras.Model):
@@ -269,14 +279,12 @@ class Receiver(keras.Model):
 for source in ("synthetic_images", "synthetic_audio", "synthetic_text"):
     data = load(source, {"examples": 60})
     augmentation = AUGMENTATION.get(data.spec.kind)
-    batches = training_batches(
-        data.splits["train"], data.spec, batch_size=8, seed=5, epoch=1, skip=1, augmentation=augmentation
-    )
+    training = TrainingBatches(data.splits["train"], data.spec, batch_size=8, seed=5, augmentation=augmentation)
     x = keras.Input((2,))
     receiver = Receiver(x, keras.layers.Dense(1)(x))
     receiver.sha, receiver.steps = hashlib.sha256(), 0
     receiver.compile(run_eagerly=True)
-    receiver.fit(batches, shuffle=False, verbose=0)
+    receiver.fit(training.epoch(1, skip=1), shuffle=False, verbose=0)
     print(source, receiver.steps, receiver.sha.hexdigest())
 """
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from toolkit.data import reading
-from toolkit.data.batches import evaluation_batches, training_batches
+from toolkit.data.batches import TrainingBatches, evaluation_batches
 from toolkit.data.examples import BadExample, Examples, Source
 from toolkit.data.labels import TranscriptLabels
 from toolkit.data.load import TooManyBadExamples, load
@@ -293,7 +293,7 @@ def test_batches_hold_rows_of_labels(given, spoken):
     given(spoken)
     data = load("x", {}, transcript_units="words")
     train = data.splits["train"]
-    batches = training_batches(train, data.spec, batch_size=3, seed=0, epoch=0)
+    batches = TrainingBatches(train, data.spec, batch_size=3, seed=0).epoch(0)
     inputs, labels = batches.element_spec
     assert {name: tuple(x.shape) for name, x in inputs.items()} == {"samples": (3, None), "lengths": (3,)}
     assert labels.dtype.name == "int32" and labels.shape == (3, 3)

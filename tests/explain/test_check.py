@@ -304,9 +304,9 @@ def test_the_loss_at_the_start_is_held_against_guessing(config, scale, level):
 @every_backend
 @pytest.mark.parametrize("batch_size", [16, ONE_STEP])
 def test_a_slow_source_is_told(config, monkeypatch, batch_size):
-    from toolkit.training import feed
+    from toolkit.data.batches import TrainingBatches
 
-    quick = feed.training_batches
+    quick = TrainingBatches.epoch
 
     def slow(*arguments, **options):
         import tensorflow as tf
@@ -317,7 +317,7 @@ def test_a_slow_source_is_told(config, monkeypatch, batch_size):
 
         return quick(*arguments, **options).map(late).prefetch(1)
 
-    monkeypatch.setattr(feed, "training_batches", slow)
+    monkeypatch.setattr(TrainingBatches, "epoch", slow)
     found = check(config(MADE["image"], f"data.batch_size={batch_size}"))
     (line,) = of(found, "a step")
     assert line.level == "note"

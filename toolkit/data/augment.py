@@ -33,7 +33,7 @@ Flip = Literal["horizontal", "vertical", "both"]
 def augment(
     images: tf.Tensor,
     seed: int,
-    epoch: int,
+    epoch: int | tf.Tensor,
     indices: tf.Tensor,
     *,
     flip: Flip | None = None,

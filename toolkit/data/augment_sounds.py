@@ -25,7 +25,7 @@ def augment_sounds(
     samples: tf.Tensor,
     lengths: tf.Tensor,
     seed: int,
-    epoch: int,
+    epoch: int | tf.Tensor,
     indices: tf.Tensor,
     *,
     edges: Sequence[int],
@@ -100,7 +100,7 @@ def _interpolated() -> Any:
 
 
 def add_noise(
-    samples: tf.Tensor, lengths: tf.Tensor, random: tf.Tensor, noise: float, seed: int, epoch: int
+    samples: tf.Tensor, lengths: tf.Tensor, random: tf.Tensor, noise: float, seed: int, epoch: int | tf.Tensor
 ) -> tf.Tensor:
     """The sound and, within its length, a piece of the epoch's noise; cut off at -1 and 1."""
     import tensorflow as tf
@@ -109,7 +109,7 @@ def add_noise(
     energy = tf.cast(_energies()(samples), tf.float64)  # (batch,)
     rms = tf.sqrt(energy / tf.cast(tf.maximum(lengths, 1), tf.float64)) / 32768.0
     level = tf.cast(rms * tf.cast(random[:, NOISE], tf.float64) * noise, tf.float32)
-    key = tf.constant([(seed ^ _NOISE_STREAM) % 2**31, epoch], tf.int32)
+    key = tf.stack([(seed ^ _NOISE_STREAM) % 2**31, tf.cast(epoch, tf.int32)])
     normal = tf.random.stateless_normal([NOISE_SAMPLES], key, alg="philox")
     start = tf.cast(random[:, NOISE_START] * NOISE_SAMPLES, tf.int32)
     noisy = _with_pieces()(samples, lengths, normal, start, level)

@@ -40,69 +40,66 @@ def check_augmentation(spec: DataSpec, augmentation: Mapping[str, Any]) -> None:
             )
 
 
-def training_batches(
-    split: Split,
-    spec: DataSpec,
-    *,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    skip: int = 0,
-    augmentation: Mapping[str, Any] | None = None,
-) -> tf.data.Dataset:
-    """The batches of one epoch (counted from 0) from batch `skip` on: (inputs, int32 labels), all of `batch_size`.
+class TrainingBatches:
+    """The training batches of every epoch: (inputs, int32 labels), all of `batch_size`.
 
-    Which examples a batch holds and how they are augmented depends on (seed, epoch, batch number) alone, so an epoch
-    that starts at `skip` gives the tail of the whole one.
+    Which examples a batch holds and how they are augmented depends on (seed, epoch, batch number) alone. What computes
+    them is traced once for all epochs, which would else begin a tenth of a second late.
     """
-    import tensorflow as tf
 
-    read = _training_reader(split, spec, batch_size, seed, epoch, augmentation or {})
-    return _mapped(tf.data.Dataset.range(skip, max(skip, steps_per_epoch(split, batch_size))), read)
+    def __init__(
+        self,
+        split: Split,
+        spec: DataSpec,
+        *,
+        batch_size: int,
+        seed: int,
+        augmentation: Mapping[str, Any] | None = None,
+    ) -> None:
+        import tensorflow as tf
 
+        check_augmentation(spec, augmentation or {})
+        self.split, self.batch_size, self.seed = split, batch_size, seed
+        changes = augment.active(dict(augmentation or {}))
+        inputs, labels = _reader(split.table, spec), _labels(split)
 
-def training_batch(
-    split: Split,
-    spec: DataSpec,
-    *,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    step: int,
-    augmentation: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    """The batch `step` (from 0) of an epoch, at once: a pipeline of its own would take a tenth of a second to make."""
-    import tensorflow as tf
+        def read(epoch: tf.Tensor, step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+            positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+            indices = permutation(seed, epoch, len(split), positions)
+            batch = inputs(indices)
+            if spec.kind == "image":
+                batch = {"image": augment.augment(batch["image"], seed, epoch, indices, **changes)}
+            if spec.kind == "audio":
+                samples, lengths = augment_sounds(
+                    batch["samples"], batch["lengths"], seed, epoch, indices, edges=spec.lengths, **changes
+                )
+                batch = {"samples": samples, "lengths": lengths}
+            return batch, labels(indices)
 
-    with tf.device("CPU"):
-        read = _training_reader(split, spec, batch_size, seed, epoch, augmentation or {})
-        return read(tf.constant(step, tf.int64))
+        number = tf.TensorSpec([], tf.int64)
+        self._read = tf.function(read, [number, number], autograph=False)
 
+    def epoch(self, epoch: int, skip: int = 0) -> tf.data.Dataset:
+        """Those of one epoch (counted from 0) from batch `skip` on: the tail of the whole one."""
+        import tensorflow as tf
 
-def _training_reader(
-    split: Split, spec: DataSpec, batch_size: int, seed: int, epoch: int, augmentation: Mapping[str, Any]
-) -> Callable[[tf.Tensor], tuple[dict[str, tf.Tensor], tf.Tensor]]:
-    """From the number of a batch to what it holds."""
-    import tensorflow as tf
+        steps = tf.data.Dataset.range(skip, max(skip, steps_per_epoch(self.split, self.batch_size)))
+        return _mapped(steps, lambda step: self._read(tf.constant(epoch, tf.int64), step))
 
-    check_augmentation(spec, augmentation)
-    changes = augment.active(dict(augmentation))
-    inputs, labels = _reader(split.table, spec), _labels(split)
+    def batch(self, epoch: int, step: int) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """One of them (from 0), at once: a pipeline of its own would take a tenth of a second to make."""
+        import tensorflow as tf
 
-    def read(step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-        indices = permutation(seed, epoch, len(split), positions)
-        batch = inputs(indices)
-        if spec.kind == "image":
-            batch = {"image": augment.augment(batch["image"], seed, epoch, indices, **changes)}
-        if spec.kind == "audio":
-            samples, lengths = augment_sounds(
-                batch["samples"], batch["lengths"], seed, epoch, indices, edges=spec.lengths, **changes
+        with tf.device("CPU"):
+            batch: tuple[dict[str, tf.Tensor], tf.Tensor] = self._read(
+                tf.constant(epoch, tf.int64), tf.constant(step, tf.int64)
             )
-            batch = {"samples": samples, "lengths": lengths}
-        return batch, labels(indices)
+            return batch
 
-    return read
+    def ids(self, epoch: int, step: int) -> list[str]:
+        """Those of the examples in it."""
+        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return [self.split.ids[i] for i in permutation(self.seed, epoch, len(self.split), list(positions)).numpy()]
 
 
 def evaluation_batches(split: Split, spec: DataSpec, *, batch_size: int) -> tf.data.Dataset:
@@ -123,12 +120,6 @@ def one_batch(table: Table, spec: DataSpec) -> dict[str, Any]:
     with tf.device("CPU:0"):
         inputs = _reader(table, spec)(tf.range(len(table), dtype=tf.int64))
     return {name: value.numpy() for name, value in inputs.items()}
-
-
-def batch_ids(split: Split, *, batch_size: int, seed: int, epoch: int, step: int) -> list[str]:
-    """The ids of the examples that `training_batches` puts into batch `step` (from 0) of an epoch."""
-    positions = range(step * batch_size, (step + 1) * batch_size)
-    return [split.ids[i] for i in permutation(seed, epoch, len(split), list(positions)).numpy()]
 
 
 def _in_order(

@@ -25,10 +25,11 @@ _COLUMNS = 64
 _COUNTERS = 2**48
 
 
-def permutation(seed: int, epoch: int, n: int, positions: Any) -> tf.Tensor:
+def permutation(seed: int, epoch: Any, n: int, positions: Any) -> tf.Tensor:
     """The examples that stand at `positions` of an epoch: int64, the same shape (one axis) as `positions`.
 
-    Over all positions in `[0, n)` it is a bijection of `[0, n)`. `seed` and `epoch` are below 2**32.
+    Over all positions in `[0, n)` it is a bijection of `[0, n)`. `seed` and `epoch` are below 2**32; `epoch` may be a
+    tensor, here and below.
     """
     import tensorflow as tf
 
@@ -41,7 +42,7 @@ def permutation(seed: int, epoch: int, n: int, positions: Any) -> tf.Tensor:
     return tf.where(shuffled == n, _shuffle(_ORDER_STREAM, seed, epoch, n + 1, [n]), shuffled)
 
 
-def uniforms(seed: int, epoch: int, indices: Any, count: int) -> tf.Tensor:
+def uniforms(seed: int, epoch: Any, indices: Any, count: int) -> tf.Tensor:
     """Random numbers in [0, 1), float32 `(len(indices), count)`, for the examples `indices` in this epoch.
 
     Each is a function of (seed, epoch, example index, column) alone, whatever else stands in the batch, whatever
@@ -59,12 +60,12 @@ def uniforms(seed: int, epoch: int, indices: Any, count: int) -> tf.Tensor:
     return tf.reshape(values, tf.shape(counters))
 
 
-def _shuffle(stream: int, seed: int, epoch: int, n: int, index: Any, rounds: int = _ROUNDS) -> tf.Tensor:
+def _shuffle(stream: int, seed: int, epoch: Any, n: int, index: Any, rounds: int = _ROUNDS) -> tf.Tensor:
     import tensorflow as tf
 
     return tf.raw_ops.RandomIndexShuffle(
         index=tf.convert_to_tensor(index, tf.int64),
-        seed=tf.constant([stream, seed, epoch], tf.uint32),
+        seed=tf.stack([tf.constant(stream, tf.uint32), tf.constant(seed, tf.uint32), tf.cast(epoch, tf.uint32)]),
         max_index=tf.constant(n - 1, tf.int64),
         rounds=rounds,
     )

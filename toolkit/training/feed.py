@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from toolkit.data.batches import batch_ids, check_augmentation, evaluation_batches, training_batch, training_batches
+from toolkit.data.batches import TrainingBatches, evaluation_batches
 from toolkit.data.load import Data, steps_per_epoch
 from toolkit.data.wait import WaitMeter
 
@@ -59,12 +59,11 @@ def feed(
     Raises:
         ToolkitError: a batch is larger than the training part, or the augmentation does not fit the kind of data.
     """
-    check_augmentation(data.spec, augmentation)
     train = data.splits["train"]
-    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "augmentation": augmentation}
+    training = TrainingBatches(train, data.spec, batch_size=batch_size, seed=seed, augmentation=augmentation)
 
     def epoch(number: int, skip: int) -> tuple[Any, Callable[[], float] | None]:
-        batches = training_batches(train, data.spec, epoch=number, skip=skip, **options)
+        batches = training.epoch(number, skip)
         if not metered:
             return batches, None
         meter = WaitMeter()
@@ -72,8 +71,8 @@ def feed(
 
     return Feed(
         epoch=epoch,
-        ids=lambda number, step: batch_ids(train, batch_size=batch_size, seed=seed, epoch=number, step=step),
-        batch=lambda number, step: training_batch(train, data.spec, epoch=number, step=step, **options),
+        ids=training.ids,
+        batch=training.batch,
         validation=evaluation_batches(data.splits["validation"], data.spec, batch_size=evaluation_batch_size),
         batch_size=batch_size,
         per_epoch=steps_per_epoch(train, batch_size),
