@@ -200,7 +200,7 @@ def test_show_prints_the_file_and_resolved_the_whole_config(ask, repository: Pat
 
     assert answer.code == 0
     assert load("resolved.yaml") == load(path, ["training.epochs=77"])
-    assert "\n  evaluation_batch_size: 256\n" in answer.out
+    assert "\n  evaluation_batch_size: 64\n" in answer.out
 
 
 def test_copy_says_what_it_wrote_and_refuses_to_overwrite(ask):
