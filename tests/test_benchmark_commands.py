@@ -31,12 +31,12 @@ def test_every_command_runs_on_a_run(repository: Path, tmp_path: Path):
     assert (run / "report.html").exists() and (run / "look" / "filters.png").exists()
 
     command = [sys.executable, str(script), str(run / "config.yaml"), "--commands", "train,sweep,compare"]
-    short = ["--set", "training.epochs=1", "--set", "data.train=train[:320]"]
+    short = ["--set", "training.epochs=1", "--set", "data.batch_size=64"]
     done = subprocess.run([*command, "--output", str(tmp_path), *short], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (row,) = (line for line in done.stdout.splitlines() if re.match(r"\| config \| \d", line))
     assert len(re.findall(r"\d+\.\d \(\d+\.\d\), \d+\.\d", row)) == 3
-    assert "320 train" in (tmp_path / "config-train.txt").read_text("utf-8")
+    assert "epoch 1/1" in (tmp_path / "config-train.txt").read_text("utf-8")
     assert "2 trained to the end" in (tmp_path / "config-sweep.txt").read_text("utf-8")
 
 
