@@ -21,6 +21,7 @@ from toolkit.runs.run import Run
 from toolkit.training import calls, keeper
 from toolkit.training.feed import Feed
 from toolkit.training.loop import fit
+from toolkit.training.probe import make_probe
 from toolkit.training.stop import Stopped
 from toolkit.training.verdicts import judge, summary
 
@@ -214,6 +215,26 @@ def test_a_run_that_goes_on_after_such_a_step_has_its_row_once(tmp_path):
     assert [row["step"] for row in rows_of(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
     for ours, theirs in zip(rows_of(tmp_path / "parts"), rows_of(tmp_path / "whole"), strict=True):
         assert ours["layers"] == theirs["layers"]
+
+
+def test_batches_of_several_lengths_are_traced_once():
+    """A trace of a recurrent network takes as long as several steps."""
+    traced = []
+
+    class Noted(keras.layers.Layer):
+        def call(self, inputs):
+            traced.append(inputs.shape)
+            return inputs
+
+    layers = [Noted(), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(CLASSES)]
+    model = keras.Sequential([keras.Input((None, 2)), *layers])
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    probe = make_probe(model, None, (tf.TensorSpec((4, None, 2)), tf.TensorSpec((4,), tf.int32)))
+    del traced[:]  # those of building the model
+    for length in (5, 9, 7):
+        norms, _ = probe(tf.ones((4, length, 2)), tf.zeros((4,), tf.int32))
+        assert (norms > 0).all()
+    assert traced == [(4, None, 2)]
 
 
 def test_scalars_reach_tensorboard(tmp_path):

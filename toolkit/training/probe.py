@@ -15,14 +15,14 @@ from toolkit.optimizers.kernels import kernel
 Probe = Callable[[Any, Any], tuple[np.ndarray[Any, Any], dict[str, float]]]
 
 
-def make_probe(model: keras.Model, class_weights: Mapping[int, float] | None) -> Probe:
-    """A function of inputs and labels, as tf.data gives them.
+def make_probe(model: keras.Model, class_weights: Mapping[int, float] | None, element_spec: Any) -> Probe:
+    """A function of inputs and labels, as tf.data gives them in batches of `element_spec`.
 
     It gives the norm of the loss's gradient in each trainable weight, and for each layer that ends in ReLU the share of
     zeros in what it gives. Weights and seeds are those that the model has; whatever a step changes (statistics, seeds,
     metrics, torch's generator) stays as it is. Layers are found where the model is a graph, on its first level.
     """
-    made: Any = {"tensorflow": _TensorFlow, "jax": _Jax, "torch": _Torch}[keras.backend.backend()](model)
+    made: Any = {"tensorflow": _TensorFlow, "jax": _Jax, "torch": _Torch}[keras.backend.backend()](model, element_spec)
 
     def probe(inputs: Any, labels: Any) -> tuple[np.ndarray[Any, Any], dict[str, float]]:
         batch = [inputs, labels]
@@ -38,7 +38,7 @@ def make_probe(model: keras.Model, class_weights: Mapping[int, float] | None) ->
 class _Probe:
     """What the backends share: the way from a batch to loss and zeros."""
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, element_spec: Any) -> None:
         self.model, self.weights = model, model.trainable_variables
         layers = {name: layer for name, layer in named_layers(model).items() if _ends_in_relu(layer)}
         self.names = list(layers)
@@ -62,11 +62,12 @@ class _Probe:
 
 
 class _TensorFlow(_Probe):
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, element_spec: Any) -> None:
         import tensorflow as tf
 
-        super().__init__(model)
-        self._compiled = tf.function(self._measure, reduce_retracing=True)
+        super().__init__(model, element_spec)
+        # Traced once, whatever lengths the batches have; a trace takes as long as several steps.
+        self._compiled = tf.function(self._measure, input_signature=element_spec)
 
     def convert(self, batch: Any) -> Any:
         return batch
@@ -84,10 +85,10 @@ class _TensorFlow(_Probe):
 
 
 class _Jax(_Probe):
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, element_spec: Any) -> None:
         import jax
 
-        super().__init__(model)
+        super().__init__(model, element_spec)
         self.others = model.non_trainable_variables
         self._compiled = jax.jit(self._measure)
 

@@ -18,7 +18,7 @@ from keras import ops
 
 from toolkit.models.weights import named_layers, named_variables
 from toolkit.runs import gradients
-from toolkit.training.feed import Feed
+from toolkit.training.feed import Feed, weighed
 from toolkit.training.guard import was_skipped
 from toolkit.training.position import Position
 from toolkit.training.probe import make_probe
@@ -63,7 +63,8 @@ class GradientWatch(keras.callbacks.Callback):
         self.weights, self.optimizer = model.trainable_variables, model.optimizer
         names = {id(variable): name for name, variable in named_variables(model).items()}
         self.layers = [_layer_of(names[id(variable)]) for variable in self.weights]  # one per weight
-        self.probe = make_probe(model, class_weights)
+        spec = weighed(feed.epoch(0, 0)[0], class_weights).element_spec
+        self.probe = make_probe(model, class_weights, spec)
         self._order = {name: place for place, name in enumerate(named_layers(model))}
         self._before: _Before | None = None
 
