@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from toolkit.models.weights import named_layers
-from toolkit.optimizers.kernels import kernel
+from toolkit.optimizers.kernels import Rows, kernel
 
 Probe = Callable[[Any, Any], tuple[np.ndarray[Any, Any], dict[str, float]]]
 
@@ -132,7 +132,8 @@ def _norms(gradients: Any) -> Any:
 
 def _norm(gradient: Any) -> Any:
     """Of its largest part 1, so that no square overflows."""
-    values = ops.cast(kernel().prepare(gradient, False), "float32")
+    prepared = kernel().prepare(gradient, True)
+    values = ops.cast(prepared.values if isinstance(prepared, Rows) else prepared, "float32")
     largest = ops.max(ops.abs(values))
     scale = ops.where(largest > 0, largest, 1.0)
     return scale * ops.sqrt(ops.sum(ops.square(values / scale)))

@@ -8,8 +8,9 @@ to the bit with and without.
 from __future__ import annotations
 
 import itertools
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -24,6 +25,7 @@ from toolkit.training.position import Position
 from toolkit.training.probe import make_probe
 
 Array = np.ndarray[Any, Any]
+_BLOCK = 1 << 16  # numbers
 
 
 class _Before(NamedTuple):
@@ -65,6 +67,9 @@ class GradientWatch(keras.callbacks.Callback):
         self.layers = [_layer_of(names[id(variable)]) for variable in self.weights]  # one per weight
         spec = weighed(feed.epoch(0, 0)[0], class_weights).element_spec
         self.probe = make_probe(model, class_weights, spec)
+        self._read_weights = _reader(self.weights)
+        moments = [getattr(self.optimizer, f"_{name}_moments", ()) for name in ("first", "second")]
+        self._read_moments = [_reader(of_weights) for of_weights in moments if all(moments)]
         self._order = {name: place for place, name in enumerate(named_layers(model))}
         self._before: _Before | None = None
 
@@ -85,7 +90,8 @@ class GradientWatch(keras.callbacks.Callback):
         start = time.perf_counter()
         self._bring_up_to_date()
         norms, zeros = self.probe(*self.feed.batch(self.position.epoch - 1, self.position.batch))
-        return _Before(norms, zeros, self._values(), time.perf_counter() - start)
+        values = [np.array(value) for value in self._read_weights()]
+        return _Before(norms, zeros, values, time.perf_counter() - start)
 
     def _write(self, before: _Before, *, applied: bool) -> None:
         """Write the row of a step; with what it has changed, if it was applied."""
@@ -97,7 +103,7 @@ class GradientWatch(keras.callbacks.Callback):
             self._bring_up_to_date()
             for name, ratio in self._update_ratios(before.values).items():
                 measured[name]["update_ratio"] = ratio
-            for name, ratio in zip(self.layers, _moment_ratios(self.optimizer), strict=False):
+            for name, ratio in zip(self.layers, self._moment_ratios(), strict=False):
                 measured[name]["moment_ratio"] = max(ratio, measured[name].get("moment_ratio", 0.0))
         for name, share in before.zeros.items():
             measured.setdefault(name, {})["zero_share"] = share
@@ -132,9 +138,6 @@ class GradientWatch(keras.callbacks.Callback):
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()
 
-    def _values(self) -> list[Array]:
-        return [_copy(variable) for variable in self.weights]
-
     def _norms(self, of_weights: Iterable[float]) -> dict[str, float]:
         """Norms of the weights' parts to norms of the layers."""
         squares = dict.fromkeys(self.layers, 0.0)
@@ -146,8 +149,20 @@ class GradientWatch(keras.callbacks.Callback):
         """‖w′ − w‖ / ‖w‖ of each layer; without layers that were all zero."""
         with np.errstate(all="ignore"):  # after a step that exploded; what is not finite is told as such
             sizes = self._norms(map(_norm, before))
-            moves = self._norms(_norm(after - value) for after, value in zip(self._values(), before, strict=True))
+            moves = self._norms(map(_distance, self._read_weights(), before))
             return {name: moves[name] / size for name, size in sizes.items() if size}
+
+    def _moment_ratios(self) -> list[float]:
+        """The largest |m̂|/√v̂ in each weight, after bias correction: the longest way of this step, in units of the rate.
+
+        An optimizer without both moments gives none.
+        """
+        if not self._read_moments:
+            return []
+        steps, optimizer = int(ops.convert_to_numpy(self.optimizer.iterations)), self.optimizer
+        correction = np.sqrt(1 - optimizer.beta_2**steps) / (1 - optimizer.beta_1**steps)
+        first, second = (read() for read in self._read_moments)
+        return [correction * ratio for ratio in map(_largest_ratio, first, second)]
 
 
 def _layer_of(weight: str) -> str:
@@ -155,29 +170,41 @@ def _layer_of(weight: str) -> str:
     return weight.rpartition("/")[0].removesuffix("/cell")
 
 
-def _moment_ratios(optimizer: Any) -> list[float]:
-    """The largest |m̂|/√v̂ in each weight, after bias correction: the longest way of this step, in units of the rate.
-
-    An optimizer without both moments gives none.
-    """
-    if not hasattr(optimizer, "_second_moments"):
-        return []
-    steps = int(ops.convert_to_numpy(optimizer.iterations))
-    correction = np.sqrt(1 - optimizer.beta_2**steps) / (1 - optimizer.beta_1**steps)
-    ratios = []
-    for first, second in zip(optimizer._first_moments, optimizer._second_moments, strict=True):
-        m, v = _copy(first), _copy(second)
-        squares = np.divide(m * m, v, out=np.zeros_like(v), where=v > 0)
-        ratios.append(float(correction * np.sqrt(squares.max(initial=0.0))))
-    return ratios
+def _largest_ratio(first: Array, second: Array) -> float:
+    """The largest |m|/√v."""
+    largest, least = 0.0, np.finfo(second.dtype).smallest_subnormal  # where v is 0, m is, too
+    for m, v in _blocks(first, second):
+        largest = np.maximum(largest, np.max(m * m / np.maximum(v, least)))
+    return float(np.sqrt(largest))
 
 
-def _copy(variable: Any) -> Array:
-    """In float32 or wider: NumPy does not know bfloat16."""
-    value = ops.convert_to_tensor(variable)
-    half = keras.backend.standardize_dtype(value.dtype) in ("float16", "bfloat16")
-    return np.array(ops.convert_to_numpy(ops.cast(value, "float32") if half else value))
+def _reader(variables: Sequence[Any]) -> Callable[[], list[Array]]:
+    """What reads their values, in float32 or wider: NumPy does not know bfloat16. Not to be kept beyond a step."""
+
+    def read() -> list[Any]:
+        values = [ops.convert_to_tensor(variable) for variable in variables]
+        halves = [keras.backend.standardize_dtype(value.dtype) in ("float16", "bfloat16") for value in values]
+        return [ops.cast(value, "float32") if half else value for value, half in zip(values, halves, strict=True)]
+
+    if keras.backend.backend() != "tensorflow":
+        return lambda: [ops.convert_to_numpy(value) for value in read()]
+    import tensorflow as tf
+
+    compiled = tf.function(read, autograph=False)  # one by one, small ones would take as long as a step
+    return lambda: [value.numpy() for value in compiled()]
+
+
+def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Parts of arrays of one size, small enough that what is computed of them stays in the processor's cache."""
+    flat = [values.reshape(-1) for values in arrays]
+    for start in range(0, flat[0].size, _BLOCK):
+        yield tuple(values[start : start + _BLOCK] for values in flat)
 
 
 def _norm(values: Array) -> float:
     return float(np.linalg.norm(values.ravel()))
+
+
+def _distance(values: Array, others: Array) -> float:
+    """‖values − others‖."""
+    return math.hypot(*(_norm(a - b) for a, b in _blocks(values, others)))
