@@ -275,12 +275,12 @@ class Text(nn.Module):
         embedding_dropout: float,
         token_dropout: float,
         pairs: int,
-        pairs_width: int,
-        pairs_dropout: float,
+        bag_width: int,
+        bag_dropout: float,
     ) -> None:
         super().__init__()
         self.stride, self.pooling = stride, pooling
-        self.token_dropout, self.pairs_dropout = token_dropout, pairs_dropout
+        self.token_dropout, self.bag_dropout = token_dropout, bag_dropout
         self.tokens = nn.Embedding(len(spec.vocabulary), width)
         self.positions = nn.Embedding(spec.lengths[-1], width)
         self.embedding_dropout, self.dropout = nn.Dropout(embedding_dropout), nn.Dropout(dropout)
@@ -290,12 +290,13 @@ class Text(nn.Module):
             Block(width, heads, feed_forward, norm=norm, dropout=dropout) for _ in range(blocks)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6) if norm == "pre" else nn.Identity()
-        self.pairs = nn.Embedding(pairs, pairs_width) if pairs else None
-        self.logits = nn.Linear(width + (pairs_width if pairs else 0), spec.outputs)
+        self.words = nn.Embedding(len(spec.vocabulary), bag_width) if pairs else None
+        self.pairs = nn.Embedding(pairs, bag_width) if pairs else None
+        self.logits = nn.Linear(width + (2 * bag_width if pairs else 0), spec.outputs)
 
     def forward(self, inputs: Inputs) -> torch.Tensor:
         tokens = inputs["tokens"]
-        valid = tokens != 0
+        words = valid = tokens != 0
         valid[:, 0] = True  # a text without any word is one padding token
         x = self._without_some(self.tokens(tokens), self.token_dropout)
         x = self.embedding_dropout(x + self.positions.weight[: tokens.shape[1]])
@@ -304,17 +305,17 @@ class Text(nn.Module):
         for block in self.blocks:
             x = block(x, valid)
         x = _pool(self.norm(x), valid, self.pooling)
-        if self.pairs is not None:
-            x = torch.cat([x, self._paired(tokens.int(), self.pairs)], dim=1)
+        if self.words is not None and self.pairs is not None:
+            first, second = tokens[:, :-1].int(), tokens[:, 1:].int()
+            numbers = ((first * 73856093) ^ (second * 19349663)) % self.pairs.num_embeddings
+            bag = self._bag(self.words(tokens), words), self._bag(self.pairs(numbers), (first != 0) & (second != 0))
+            x = torch.cat([x, *bag], dim=1)
         return self.logits(self.dropout(x))
 
-    def _paired(self, tokens: torch.Tensor, table: nn.Embedding) -> torch.Tensor:
-        """Mean of the vectors of all pairs of neighbours, `(batch, pairs_width)`."""
-        first, second = tokens[:, :-1], tokens[:, 1:]
-        numbers = ((first * 73856093) ^ (second * 19349663)) % table.num_embeddings
-        there = ((first != 0) & (second != 0))[:, :, None].float()
-        y = self._without_some(table(numbers), self.pairs_dropout)
-        return (y * there).sum(1) / there.sum(1).clamp(min=1)
+    def _bag(self, vectors: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        """Sum of the n that are there ÷ √n, `(batch, width)`."""
+        weight = there[:, :, None].float()
+        return (self._without_some(vectors, self.bag_dropout) * weight).sum(1) / weight.sum(1).clamp(min=1).sqrt()
 
     def _without_some(self, x: torch.Tensor, share: float) -> torch.Tensor:
         """In training whole vectors of `(batch, time, width)` are dropped."""

@@ -39,7 +39,7 @@ CASES = [
     ("text_transformer", {"width": 12, "heads": 3, "blocks": 2, "norm": "post", "pooling": "max"}, TEXTS),
     ("text_transformer", {"width": 12, "ngram": 5, "stride": 3, "token_dropout": 0.2}, TEXTS),
     ("text_transformer", {"width": 12, "ngram": 4, "stride": 1}, TEXTS),
-    ("text_transformer", {"width": 12, "pairs": 30, "pairs_width": 5}, TEXTS),
+    ("text_transformer", {"width": 12, "pairs": 30, "bag_width": 5}, TEXTS),
 ]
 every_case = pytest.mark.parametrize(
     ("name", "arguments", "spec"), CASES, ids=[f"{i}-{name}" for i, (name, *_) in enumerate(CASES)]
@@ -80,6 +80,7 @@ PLACES = {
     r"convolution(\d)/": "convolutions.{}.",
     r"block(\d)_(?=attention|feed)": "blocks.{}.",
     r"token_embedding": "tokens",
+    r"words_embedding": "words",
     r"pairs_embedding": "pairs",
     r"position_embedding": "positions",
     r"/_output_dense": ".output",

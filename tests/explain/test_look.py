@@ -252,10 +252,11 @@ def test_what_a_pair_adds_is_half_each_words_and_nothing_is_lost():
     spec = DataSpec(
         kind="text", shape=(None,), dtype="int32", class_names=("a", "b"), vocabulary=("",) * 40, lengths=(12,)
     )
-    model = build("text_transformer", {"width": 8, "feed_forward": 8, "pairs": 500, "pairs_width": 3}, spec)
+    model = build("text_transformer", {"width": 8, "feed_forward": 8, "pairs": 500, "bag_width": 3}, spec)
     example = SimpleNamespace(inputs={"tokens": np.array([[5, 9, 5, 7, 3, 0, 0]], "int32")}, answer=1)
     rng = np.random.default_rng(0)
-    tables = [model.get_layer(name).embeddings for name in ("token_embedding", "pairs_embedding")]
+    names = ("token_embedding", "words_embedding", "pairs_embedding")
+    tables = [model.get_layer(name).embeddings for name in names]
     for table in tables:
         table.assign(rng.normal(size=table.shape))
     before = score(model, example.inputs, 1)
@@ -266,9 +267,9 @@ def test_what_a_pair_adds_is_half_each_words_and_nothing_is_lost():
     np.testing.assert_array_equal(found.values[5:], 0)
     # One pair alone has a vector: it adds to its two words, alike.
     number = int(np.array(model.get_layer("pairs").call(example.inputs["tokens"])[0])[0, 2])
-    one = np.zeros(tables[1].shape)
+    one = np.zeros(tables[2].shape)
     one[number] = [3.0, -2.0, 1.0]
-    tables[1].assign(one)
+    tables[2].assign(one)
     alone = Tokens(model).attributions(example).values
     assert abs(alone[2]) > 1e-3 and alone[2] == pytest.approx(alone[3], rel=1e-5)
     np.testing.assert_allclose(np.delete(alone, [2, 3]), 0, atol=1e-6)

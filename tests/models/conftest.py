@@ -65,7 +65,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"width": 8, "heads": 2, "feed_forward": 10},
         {"width": 8, "heads": 4, "feed_forward": 10, "blocks": 2, "norm": "post", "pooling": "max", "dropout": 0.0},
         {"width": 8, "heads": 2, "feed_forward": 10, "ngram": 4, "stride": 3, "token_dropout": 0.2},
-        {"width": 8, "heads": 2, "feed_forward": 10, "pairs": 50, "pairs_width": 6},
+        {"width": 8, "heads": 2, "feed_forward": 10, "pairs": 50, "bag_width": 6},
     ],
 }
 CASES = [(name, arguments) for name in registry.names("models") for arguments in SMALL.get(name, [{}])]

@@ -28,13 +28,14 @@ def text_transformer(
     embedding_dropout: Share = 0.1,
     token_dropout: Share = 0.0,
     pairs: Count = 0,
-    pairs_width: Size = 32,
-    pairs_dropout: Share = 0.3,
+    bag_width: Size = 32,
+    bag_dropout: Share = 0.3,
 ) -> keras.Model:
     """Token and position embedding → a convolution, if asked for → encoder blocks → pooling over the words → logits.
 
-    With `pairs` the logits see, beside what the blocks made of the text, the mean of vectors that stand for its pairs
-    of neighbouring words: "not good" counts wherever it stands.
+    With `pairs` the logits see, beside what the blocks made of the text, a bag of its words and of its pairs of
+    neighbouring words: of each kind the sum of n vectors, divided by √n. So "not good" counts wherever it stands, and
+    in a long text more than it would in a mean.
 
     Input: `tokens`, int32 `(batch, time)`, 0 for padding at the end, time at most the last of the data's `lengths`.
     Output: float32 `(batch, classes)`, logits. Padding is masked in attention and pooling; a text without any word is
@@ -53,15 +54,15 @@ def text_transformer(
             training, in [0, 1).
         embedding_dropout: share of the embeddings' numbers set to zero in training, in [0, 1).
         token_dropout: share of the tokens whose whole vector is set to zero in training, in [0, 1).
-        pairs: vectors for pairs of neighbouring words, which share them by a hash; 0: there are none.
-        pairs_width: of a pair's vector.
-        pairs_dropout: share of the pairs whose whole vector is set to zero in training, in [0, 1).
+        pairs: vectors for pairs of neighbouring words, which share them by a hash; 0: there is no bag.
+        bag_width: of a vector in the bag; a word has another one here than the blocks see.
+        bag_dropout: share of the bag's words and pairs whose whole vector is set to zero in training, in [0, 1).
 
     Raises:
         ToolkitError: the data are no texts, or `heads` does not divide `width`.
 
     Source: encoder of Vaswani et al. 2017 (arXiv:1706.03762) with learnt positions; `pre` after Xiong et al. 2020
-    (arXiv:2002.04745); the pairs are those of Joulin et al. 2017 (arXiv:1607.01759), beside a deep network as in Cheng
+    (arXiv:2002.04745); the bag is that of Joulin et al. 2017 (arXiv:1607.01759), beside a deep network as in Cheng
     et al. 2016 (arXiv:1606.07792). The attention has no biases: that of the keys cancels in the softmax and would never
     learn.
     """
@@ -75,7 +76,7 @@ def text_transformer(
     check_data(spec, "text", model="text_transformer")
     refuse(_check({"width": width, "heads": heads}))
     tokens = keras.Input((None,), dtype="int32", name="tokens")
-    valid = PaddingMask(name="padding_mask")(tokens)  # (batch, time)
+    words = valid = PaddingMask(name="padding_mask")(tokens)  # (batch, time)
     x = layers.Embedding(len(spec.vocabulary), width, name="token_embedding")(tokens)  # (batch, time, width)
     # Before the positions are added: a token that is dropped leaves its place behind.
     x = layers.Dropout(token_dropout, noise_shape=(None, None, 1), name="token_dropout")(x)
@@ -93,11 +94,15 @@ def text_transformer(
         x = layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
     x = MaskedPooling(pooling, name="pool")(x, valid)  # (batch, width)
     if pairs:
-        numbers, there = WordPairs(pairs, name="pairs")(tokens)
-        y = layers.Embedding(pairs, pairs_width, name="pairs_embedding")(numbers)  # (batch, time, pairs_width)
-        y = layers.Dropout(pairs_dropout, noise_shape=(None, None, 1), name="pairs_dropout")(y)
-        y = MaskedPooling("mean", name="pairs_pool")(y, there)  # (batch, pairs_width)
-        x = layers.Concatenate(name="join")([x, y])
+        numbers, neighbours = WordPairs(pairs, name="pairs")(tokens)
+        for name, rows, of, there in (
+            ("words", len(spec.vocabulary), tokens, words),
+            ("pairs", pairs, numbers, neighbours),
+        ):
+            y = layers.Embedding(rows, bag_width, name=f"{name}_embedding")(of)  # (batch, time, bag_width)
+            y = layers.Dropout(bag_dropout, noise_shape=(None, None, 1), name=f"{name}_dropout")(y)
+            y = MaskedPooling("sqrtn", name=f"{name}_pool")(y, there)  # (batch, bag_width)
+            x = layers.Concatenate(name=f"join_{name}")([x, y])
     x = layers.Dropout(dropout, name="pool_dropout")(x)
     logits = layers.Dense(len(spec.class_names), dtype="float32", name="logits")(x)
     return keras.Model({"tokens": tokens}, logits, name="text_transformer")

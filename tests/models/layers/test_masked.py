@@ -36,10 +36,11 @@ def test_each_clip_is_normalized_over_its_own_valid_frames(sequence):
 
 
 @pytest.mark.every_backend
-@pytest.mark.parametrize("pooling", ["mean", "max"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "sqrtn"])
 def test_pooling_sees_valid_steps_alone(sequence, pooling):
     sequence[1, 4:] = 1e4
-    expected = [getattr(sequence[i, :length], pooling)(0) for i, length in enumerate([6, 4, 1])]
+    pool = {"mean": np.mean, "max": np.max, "sqrtn": lambda steps, axis: np.sum(steps, axis) / np.sqrt(len(steps))}
+    expected = [pool[pooling](sequence[i, :length], axis=0) for i, length in enumerate([6, 4, 1])]
     np.testing.assert_allclose(numpy(MaskedPooling(pooling)(sequence, VALID)), expected, rtol=1e-6)
     negative = numpy(
         MaskedPooling(pooling)(-np.abs(sequence), VALID)

@@ -96,10 +96,10 @@ def pixels(model: Any, shape: Sequence[int | None]) -> Any | None:
     return tensor if fits else None
 
 
-def embedded(model: Any) -> Any | None:
-    """The vectors of the tokens, `(batch, time, width)`."""
-    found = [layer.output for layer in model.layers if isinstance(layer, layers.Embedding)]
-    return found[0] if found else None
+def embedded(model: Any) -> list[Any]:
+    """The vectors of the tokens, of each embedding `(batch, time, width)`; those of pairs are not among them."""
+    pairs = paired(model)
+    return [layer.output for layer in model.layers if isinstance(layer, layers.Embedding) and layer.output is not pairs]
 
 
 def paired(model: Any) -> Any | None:

@@ -98,9 +98,8 @@ class Tokens:
 
     def __init__(self, model: Any) -> None:
         own, pairs = graph.embedded(model), graph.paired(model)
-        assert own is not None
-        self._width = own.shape[-1]
-        self._scores = Scores(model, *(tensor for tensor in (own, pairs) if tensor is not None))
+        self._width = sum(tensor.shape[-1] for tensor in own)
+        self._scores = Scores(model, *own, *([] if pairs is None else [pairs]))
 
     def attributions(self, example: Example) -> Attribution:
         """Of the answer's score, by integrated gradients from zero vectors: `(tokens,)`."""

@@ -135,7 +135,7 @@ def _kinds(seen: Seen, only: Sequence[str], *, with_examples: bool) -> Mapping[s
     elif seen.spec.kind == "text":
         if graph.attentions(seen.model):
             has["attention"] = Kind(texts.attention, of_examples=True)
-        if graph.embedded(seen.model) is not None:
+        if graph.embedded(seen.model):
             has["attributions"] = Kind(texts.attributions, of_examples=True)
     elif graph.log_mel(seen.model) is not None:
         has["sound"] = Kind(sounds.sound, of_examples=True)

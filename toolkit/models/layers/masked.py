@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import keras
 from keras import ops
 
-Pooling = Literal["mean", "max"]
+Pooling = Literal["mean", "max", "sqrtn"]
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
@@ -159,12 +159,13 @@ class StridedConvolution(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="toolkit")
 class MaskedPooling(keras.layers.Layer):
-    """Mean or maximum over the valid steps: `(batch, time, features)` → float32 `(batch, features)`.
+    """Mean, maximum, or sum ÷ √n over the n valid steps: `(batch, time, features)` → float32 `(batch, features)`.
 
-    A row without any valid step gives 0.
+    A row without any valid step gives 0. The last, `sqrtn`, keeps its size where many steps say nothing: a mean of
+    independent steps shrinks by √n.
 
     Args:
-        pooling: `mean` or `max`.
+        pooling: `mean`, `max` or `sqrtn`.
     """
 
     def __init__(self, pooling: Pooling = "mean", **kwargs: Any) -> None:
@@ -177,9 +178,10 @@ class MaskedPooling(keras.layers.Layer):
 
     def call(self, sequence: Any, valid: Any) -> Any:
         """Pool `sequence` over time where the boolean `(batch, time)` tensor `valid` is true."""
-        if self.pooling == "mean":
+        if self.pooling != "max":
             weight = ops.cast(valid, sequence.dtype)[:, :, None]
-            return ops.sum(sequence * weight, axis=1) / ops.maximum(ops.sum(weight, axis=1), 1)
+            count = ops.maximum(ops.sum(weight, axis=1), 1)
+            return ops.sum(sequence * weight, axis=1) / (ops.sqrt(count) if self.pooling == "sqrtn" else count)
         lowest = ops.cast(-3e38, sequence.dtype)
         highest = ops.max(ops.where(valid[:, :, None], sequence, lowest), axis=1)
         return ops.where(ops.any(valid, axis=1, keepdims=True), highest, ops.zeros_like(highest))
