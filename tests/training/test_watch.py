@@ -79,8 +79,10 @@ def judged(folder):
 
 
 @every_backend
-def test_gradients_updates_and_moments_are_those_of_adam_by_hand(tmp_path):
+@pytest.mark.parametrize("block", [2, 1 << 16])
+def test_gradients_updates_and_moments_are_those_of_adam_by_hand(tmp_path, monkeypatch, block):
     """A loss whose gradient is the mean of the inputs, whatever the weights: everything follows from the data."""
+    monkeypatch.setattr("toolkit.training.watch._BLOCK", block)  # numbers looked at together: all three, or not
     rng = np.random.default_rng(1)
     x = rng.normal(size=(5, 4, 3)).astype("float32") * [[[1.0, 1e-2, 3.0]]]
     x = x.astype("float32")
