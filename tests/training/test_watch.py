@@ -116,6 +116,22 @@ def test_gradients_updates_and_moments_are_those_of_adam_by_hand(tmp_path, monke
     np.testing.assert_allclose(found, expected[::2], rtol=2e-5)
 
 
+def test_a_moment_without_its_square_has_no_ratio(tmp_path):
+    """With β₂ = 0 the second moment forgets at once, and the first does not."""
+    x = np.array([[[1, 1]], [[1, 0]]], "float32")
+    layer = keras.layers.Dense(1, use_bias=False, name="line")
+    train(
+        tmp_path,
+        keras.Sequential([keras.Input((2,)), layer]),
+        make_feed(x, np.zeros((2, 1), "int32")),
+        optimizer=Adam(0.1, beta_1=0.9, beta_2=0.0),
+        loss=lambda y_true, y_pred: ops.mean(y_pred, axis=-1),
+        epochs=1,
+    )
+    # Of the first weight m̂ is 1 and v̂ is 1; of the second m̂ is 0.09 / 0.19 and v̂ is 0.
+    assert [row["layers"]["line"]["moment_ratio"] for row in rows_of(tmp_path)] == pytest.approx([1, 1], rel=1e-5)
+
+
 @every_backend
 def test_the_gradient_is_that_of_the_step_itself_with_its_dropout_and_its_class_weights(tmp_path):
     """SGD moves each weight by rate times gradient, so the update tells what gradient the step had."""

@@ -171,10 +171,10 @@ def _layer_of(weight: str) -> str:
 
 
 def _largest_ratio(first: Array, second: Array) -> float:
-    """The largest |m|/√v."""
-    largest, least = 0.0, np.finfo(second.dtype).smallest_subnormal  # where v is 0, m is, too
+    """The largest |m|/√v where v is not 0."""
+    largest, least = 0.0, np.finfo(second.dtype).smallest_subnormal
     for m, v in _blocks(first, second):
-        largest = np.maximum(largest, np.max(m * m / np.maximum(v, least)))
+        largest = np.maximum(largest, np.max(m * m * (v > 0) / np.maximum(v, least)))
     return float(np.sqrt(largest))
 
 
