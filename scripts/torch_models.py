@@ -120,10 +120,11 @@ def _head(before: int, units: int, dropout: float, spec: DataSpec) -> dict[str, 
 class LogMel(nn.Module):
     """Waveforms to log-mel features, normalised over each clip, and how many frames of each are valid."""
 
-    def __init__(self, spec: DataSpec, **arguments: Any) -> None:
+    def __init__(self, spec: DataSpec, *, normalization: str, **arguments: Any) -> None:
         from toolkit.models.layers import log_mel
 
         super().__init__()
+        self.one_deviation = normalization == "mean"
         given = log_mel.LogMel(sample_rate=spec.sample_rate or 0, **arguments)  # only for its numbers
         self.frame, self.hop, self.fft, self.floor = given.frame, given.hop, given.fft, given.floor
         self.register_buffer("window", torch.from_numpy(given.window), persistent=False)
@@ -140,7 +141,10 @@ class LogMel(nn.Module):
         counts = (lengths - self.frame).clamp(min=0) // self.hop + 1
         weight = _inside(counts, features.shape[1])[:, :, None].float()
         centred = (features - _mean(features, weight)) * weight
-        return centred / (_mean(centred.square(), weight) + 1e-5).sqrt(), counts
+        variance = _mean(centred.square(), weight)
+        if self.one_deviation:
+            variance = variance.mean(dim=2, keepdim=True)
+        return centred / (variance + 1e-5).sqrt(), counts
 
 
 class StridedConvolution(nn.Module):

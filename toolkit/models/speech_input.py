@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.data.spec import DataSpec
 from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
     import keras
+
+Normalization = Literal["mean_variance", "mean"]
 
 
 def log_mel_input(
@@ -20,12 +22,14 @@ def log_mel_input(
     mels: int,
     low_hz: float,
     high_hz: float | None,
-    mask_bands: int = 0,
-    mask_time: float = 0.0,
+    normalization: Normalization,
+    mask_bands: int,
+    mask_time: float,
 ) -> tuple[dict[str, keras.KerasTensor], Any, Any]:
     """The inputs `samples` and `lengths`, features `(batch, frames, mels)` and their mask `(batch, frames)`.
 
-    Features are normalised over each clip; padding is 0. In training ranges of up to `mask_bands` bands and of up to
+    Each band is normalised over each clip: to mean 0 and variance 1, or (`mean`) to mean 0 alone, all bands by one
+    deviation. Padding is 0. In training ranges of up to `mask_bands` bands and of up to
     `mask_time` of a clip are silenced.
 
     Raises:
@@ -46,7 +50,7 @@ def log_mel_input(
         sample_rate=rate, frame_ms=frame_ms, hop_ms=hop_ms, mels=mels, low_hz=low_hz, high_hz=high_hz, name="log_mel"
     )
     features, valid = log_mel(samples, lengths)  # (batch, frames, mels), (batch, frames)
-    features = UtteranceNormalization(name="normalize")(features, valid)
+    features = UtteranceNormalization(shared_variance=normalization == "mean", name="normalize")(features, valid)
     if mask_bands or mask_time:
         features = SpectrumMasking(bands=mask_bands, time=mask_time, dtype="float32", name="mask")(features, valid)
     return {"samples": samples, "lengths": lengths}, features, valid

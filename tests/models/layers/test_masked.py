@@ -36,6 +36,18 @@ def test_each_clip_is_normalized_over_its_own_valid_frames(sequence):
 
 
 @pytest.mark.every_backend
+def test_all_features_of_a_clip_may_be_divided_by_one_deviation(sequence):
+    sequence *= [1, 2, 3, 4, 5]
+    sequence[1, 4:] = 1e4
+    found = numpy(UtteranceNormalization(epsilon=1e-9, shared_variance=True)(sequence, VALID))
+    for i, length in enumerate([6, 4]):
+        clip = sequence[i, :length].astype("float64")
+        expected = (clip - clip.mean(0)) / np.sqrt(clip.var(0).mean())
+        np.testing.assert_allclose(found[i, :length], expected, rtol=0, atol=1e-5)
+        assert not found[i, length:].any()
+
+
+@pytest.mark.every_backend
 @pytest.mark.parametrize("pooling", ["mean", "max", "sqrtn"])
 def test_pooling_sees_valid_steps_alone(sequence, pooling):
     sequence[1, 4:] = 1e4

@@ -41,12 +41,14 @@ class UtteranceNormalization(keras.layers.Layer):
 
     Args:
         epsilon: added to the variance.
+        shared_variance: divide all features of a clip by the same number, from the mean of their variances: what is
+            loud in a clip then stays larger than what is noise in it.
     """
 
-    def __init__(self, *, epsilon: float = 1e-5, **kwargs: Any) -> None:
+    def __init__(self, *, epsilon: float = 1e-5, shared_variance: bool = False, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.epsilon = epsilon
+        self.epsilon, self.shared_variance = epsilon, shared_variance
 
     def call(self, features: Any, valid: Any) -> Any:
         """Normalise `features` where the boolean `(batch, time)` tensor `valid` is true."""
@@ -54,6 +56,8 @@ class UtteranceNormalization(keras.layers.Layer):
         count = ops.maximum(ops.sum(weight, axis=1, keepdims=True), 1)  # (batch, 1, 1)
         centred = (features - ops.sum(features * weight, axis=1, keepdims=True) / count) * weight
         variance = ops.sum(ops.square(centred), axis=1, keepdims=True) / count
+        if self.shared_variance:
+            variance = ops.mean(variance, axis=2, keepdims=True)
         return centred / ops.sqrt(variance + self.epsilon)
 
     def compute_output_spec(self, features: Any, valid: Any) -> Any:
@@ -62,7 +66,7 @@ class UtteranceNormalization(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Everything the constructor needs."""
-        return {**super().get_config(), "epsilon": self.epsilon}
+        return {**super().get_config(), "epsilon": self.epsilon, "shared_variance": self.shared_variance}
 
 
 @keras.saving.register_keras_serializable(package="toolkit")
