@@ -127,6 +127,7 @@ class LogMel(nn.Module):
         self.one_deviation = normalization == "mean"
         given = log_mel.LogMel(sample_rate=spec.sample_rate or 0, **arguments)  # only for its numbers
         self.frame, self.hop, self.fft, self.floor = given.frame, given.hop, given.fft, given.floor
+        self.top_db = given.top_db
         self.register_buffer("window", torch.from_numpy(given.window), persistent=False)
         self.register_buffer("filters", torch.from_numpy(given.filters), persistent=False)
 
@@ -139,7 +140,11 @@ class LogMel(nn.Module):
         power = spectrum.real.square() + spectrum.imag.square()  # (batch, frames, bins)
         features = (power @ self.filters + self.floor).log()
         counts = (lengths - self.frame).clamp(min=0) // self.hop + 1
-        weight = _inside(counts, features.shape[1])[:, :, None].float()
+        valid = _inside(counts, features.shape[1])[:, :, None]
+        if self.top_db is not None:
+            loudest = features.masked_fill(~valid, -math.inf).amax(dim=(1, 2), keepdim=True)
+            features = features.maximum(loudest - self.top_db * math.log(10) / 10)
+        weight = valid.float()
         centred = (features - _mean(features, weight)) * weight
         variance = _mean(centred.square(), weight)
         if self.one_deviation:

@@ -32,7 +32,11 @@ CASES = [
     ("speech_lstm", {"mels": 12, "units": 6, "convolutions": (7, 9), "bidirectional": True}, SOUNDS),
     ("speech_lstm", {"mels": 12, "units": 6, "layers": 2, "pooling": "last"}, SOUNDS),
     ("speech_lstm", {"mels": 12, **DEEP, "pooling": "last", "frame_ms": 32.0}, SOUNDS),
-    ("speech_lstm", {"mels": 12, **DEEP, "pooling": "max", "high_hz": 1500.0}, SOUNDS),
+    (
+        "speech_lstm",
+        {"mels": 12, **DEEP, "pooling": "max", "high_hz": 1500.0, "top_db": 20.0, "normalization": "mean"},
+        SOUNDS,
+    ),
     ("speech_ctc", {"mels": 12, "units": 6, "convolutions": (7,)}, SPEECH),
     ("speech_ctc", {"mels": 12, "units": 6, "cell": "gru", "layers": 1, "bidirectional": False}, SPEECH),
     ("text_transformer", {}, TEXTS),

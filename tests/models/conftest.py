@@ -55,7 +55,15 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "speech_lstm": [
         {"mels": 12, "units": 5},
         {"mels": 12, "units": 5, "cell": "gru", "layers": 2, "bidirectional": True, "pooling": "max"},
-        {"mels": 12, "units": 5, "convolutions": (4, 6), "mask_bands": 3, "mask_time": 0.2, "normalization": "mean"},
+        {
+            "mels": 12,
+            "units": 5,
+            "convolutions": (4, 6),
+            "mask_bands": 3,
+            "mask_time": 0.2,
+            "normalization": "mean",
+            "top_db": 30.0,
+        },
     ],
     "speech_ctc": [
         {"mels": 12, "convolutions": (6,), "units": 5},

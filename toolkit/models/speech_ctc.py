@@ -22,6 +22,7 @@ def speech_ctc(
     mels: Size = 40,
     low_hz: NonNegative = 20.0,
     high_hz: Positive | None = None,
+    top_db: Positive | None = None,
     normalization: speech_input.Normalization = "mean_variance",
     mask_bands: Count = 0,
     mask_time: Share = 0.0,
@@ -45,6 +46,8 @@ def speech_ctc(
         mels: frequency bands.
         low_hz: where the lowest band begins.
         high_hz: where the highest band ends; None for half of the sample rate.
+        top_db: what lies more than so many decibels below the loudest band of a clip counts as if it lay there, so that
+            the quiet of one recording is that of another; None leaves it as it is.
         normalization: over each clip, of every band: to mean 0 and variance 1, or (`mean`) to mean 0 alone, after which
             all bands of the clip are divided by one deviation.
         mask_bands: in training two ranges of up to so many bands are silenced, in each clip others.
@@ -74,7 +77,13 @@ def speech_ctc(
     front: dict[str, Any] = {"frame_ms": frame_ms, "hop_ms": hop_ms, "low_hz": low_hz, "high_hz": high_hz}
     refuse(speech_input.check(front))
     inputs, x, valid = speech_input.log_mel_input(
-        spec, mels=mels, normalization=normalization, mask_bands=mask_bands, mask_time=mask_time, **front
+        spec,
+        mels=mels,
+        top_db=top_db,
+        normalization=normalization,
+        mask_bands=mask_bands,
+        mask_time=mask_time,
+        **front,
     )
     x, valid = speech_input.convolved(x, valid, convolutions, dropout=dropout)
     for i in range(1, layers + 1):

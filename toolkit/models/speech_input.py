@@ -22,6 +22,7 @@ def log_mel_input(
     mels: int,
     low_hz: float,
     high_hz: float | None,
+    top_db: float | None,
     normalization: Normalization,
     mask_bands: int,
     mask_time: float,
@@ -47,7 +48,14 @@ def log_mel_input(
     samples = keras.Input((None,), dtype="float32", name="samples")
     lengths = keras.Input((), dtype="int32", name="lengths")
     log_mel = LogMel(
-        sample_rate=rate, frame_ms=frame_ms, hop_ms=hop_ms, mels=mels, low_hz=low_hz, high_hz=high_hz, name="log_mel"
+        sample_rate=rate,
+        frame_ms=frame_ms,
+        hop_ms=hop_ms,
+        mels=mels,
+        low_hz=low_hz,
+        high_hz=high_hz,
+        top_db=top_db,
+        name="log_mel",
     )
     features, valid = log_mel(samples, lengths)  # (batch, frames, mels), (batch, frames)
     features = UtteranceNormalization(shared_variance=normalization == "mean", name="normalize")(features, valid)

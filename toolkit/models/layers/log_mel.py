@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -63,7 +64,9 @@ class LogMel(keras.layers.Layer):
     `(batch, frames)`, true where a frame lies within its clip. Frames start at 0, hop, 2·hop …; none reaches beyond the
     end of a clip, but a clip shorter than one frame is filled up with zeros and has one. Each is weighted with a
     periodic Hann window and filled up with zeros to the next power of two; the squared magnitude of its spectrum is
-    summed by `mel_filters`, and a feature is ln(sum + `floor`). In float32 whatever the dtype policy says.
+    summed by `mel_filters`, and a feature is ln(sum + `floor`). With `top_db` what lies further below the loudest
+    feature of its clip is raised to that distance: recordings then differ less by how quiet their silence is. In
+    float32 whatever the dtype policy says.
 
     Args:
         sample_rate: in Hz.
@@ -73,6 +76,7 @@ class LogMel(keras.layers.Layer):
         low_hz: where the lowest band begins.
         high_hz: where the highest band ends; None for half of `sample_rate`.
         floor: keeps the logarithm of silence finite; about the noise of 16-bit samples.
+        top_db: in decibels of power; None raises nothing.
     """
 
     def __init__(
@@ -85,12 +89,13 @@ class LogMel(keras.layers.Layer):
         low_hz: float = 20.0,
         high_hz: float | None = None,
         floor: float = 1e-6,
+        top_db: float | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.sample_rate, self.frame_ms, self.hop_ms, self.mels = sample_rate, frame_ms, hop_ms, mels
-        self.low_hz, self.high_hz, self.floor = low_hz, high_hz, floor
+        self.low_hz, self.high_hz, self.floor, self.top_db = low_hz, high_hz, floor, top_db
         self.frame = to_samples(frame_ms, sample_rate)
         self.hop = to_samples(hop_ms, sample_rate)
         self.fft = fft_length(self.frame)
@@ -119,6 +124,9 @@ class LogMel(keras.layers.Layer):
         power = ops.square(real) + ops.square(imaginary)
         features = ops.log(ops.matmul(power, ops.convert_to_tensor(self.filters)) + self.floor)
         valid = frames[None, :] < count_frames(lengths, frame=self.frame, hop=self.hop)[:, None]
+        if self.top_db is not None:
+            loudest = ops.max(ops.where(valid[:, :, None], features, -math.inf), axis=(1, 2), keepdims=True)
+            features = ops.maximum(features, loudest - self.top_db * math.log(10) / 10)
         return features, valid
 
     def compute_output_spec(self, samples: Any, lengths: Any) -> tuple[Any, Any]:
@@ -130,5 +138,5 @@ class LogMel(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Everything the constructor needs."""
-        own = ("sample_rate", "frame_ms", "hop_ms", "mels", "low_hz", "high_hz", "floor")
+        own = ("sample_rate", "frame_ms", "hop_ms", "mels", "low_hz", "high_hz", "floor", "top_db")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
