@@ -22,10 +22,10 @@ def log_mel_input(
     mels: int,
     low_hz: float,
     high_hz: float | None,
-    top_db: float | None,
-    normalization: Normalization,
-    mask_bands: int,
-    mask_time: float,
+    top_db: float | None = None,
+    normalization: Normalization = "mean_variance",
+    mask_bands: int = 0,
+    mask_time: float = 0.0,
 ) -> tuple[dict[str, keras.KerasTensor], Any, Any]:
     """The inputs `samples` and `lengths`, features `(batch, frames, mels)` and their mask `(batch, frames)`.
 
