@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.data.spec import DataSpec
 from toolkit.models import speech_input
-from toolkit.models.checks import check_data, refuse
+from toolkit.models.checks import check_data
 from toolkit.types import Count, NonNegative, Positive, Share, Size
 
 if TYPE_CHECKING:
@@ -74,16 +74,17 @@ def speech_ctc(
     from toolkit.models.layers.masked import CertainBlanks
 
     check_data(spec, "audio", model="speech_ctc", task="transcription")
-    front: dict[str, Any] = {"frame_ms": frame_ms, "hop_ms": hop_ms, "low_hz": low_hz, "high_hz": high_hz}
-    refuse(speech_input.check(front))
     inputs, x, valid = speech_input.log_mel_input(
         spec,
+        frame_ms=frame_ms,
+        hop_ms=hop_ms,
         mels=mels,
+        low_hz=low_hz,
+        high_hz=high_hz,
         top_db=top_db,
         normalization=normalization,
         mask_bands=mask_bands,
         mask_time=mask_time,
-        **front,
     )
     x, valid = speech_input.convolved(x, valid, convolutions, dropout=dropout)
     for i in range(1, layers + 1):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.data.spec import DataSpec
 from toolkit.errors import ToolkitError
+from toolkit.models.checks import refuse
 
 if TYPE_CHECKING:
     import keras
@@ -34,14 +35,15 @@ def log_mel_input(
     `mask_time` of a clip are silenced.
 
     Raises:
-        ToolkitError: a frame holds fewer than two samples, the bands do not fit below half of the sample rate, or are
-            too many for the frame.
+        ToolkitError: a frame holds fewer than two samples or is shorter than the hop, the bands do not fit below half
+            of the sample rate, or are too many for the frame.
     """
     import keras
 
     from toolkit.models.layers.log_mel import LogMel
     from toolkit.models.layers.masked import SpectrumMasking, UtteranceNormalization
 
+    refuse(check({"frame_ms": frame_ms, "hop_ms": hop_ms, "low_hz": low_hz, "high_hz": high_hz}))
     rate = spec.sample_rate or 0
     _check_frame(rate, frame_ms, hop_ms)
     _check_bands(rate, frame_ms, mels, low_hz, high_hz)
