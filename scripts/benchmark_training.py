@@ -267,7 +267,7 @@ def _toolkit(config: Any, turns: Turns) -> None:
 
     def timed_fit(*args: Any, **kwargs: Any) -> Any:
         nonlocal ended, loss
-        # The epoch before is over only here, where the loop has kept weights and made the next one's batches.
+        # The epoch before is over only here, where the loop has kept weights.
         between = time.perf_counter() - validated
         turns.wait({"seconds": ended + between, "loss": loss} if ended else None)
         start = time.perf_counter()
@@ -288,8 +288,8 @@ def _cached(config: Any, turns: Turns) -> None:
 
     def feed(*args: Any) -> Any:
         made = original(*args)
-        batches = made.epoch(0, 0)[0].cache()
-        return dataclasses.replace(made, epoch=lambda number, skip: (batches.skip(skip), None))
+        batches = made.batches(0, 0, made.per_epoch).cache().repeat()
+        return dataclasses.replace(made, batches=lambda epoch, step, count: batches.skip(step).take(count))
 
     stages.feed = feed
     _toolkit(config, turns)

@@ -156,8 +156,7 @@ def _step(config: RunConfig, data: Data) -> Callable[[], float]:
     model = stages.build_model(config, data.spec)
     freeze(model, config.training.freeze)
     stages.compile_model(model, stages.objective(config, data.spec), config, stages.total_steps(config, feed))
-    batches, _ = feed.epoch(0, 0)
-    inputs, labels = next(batches.take(1).as_numpy_iterator())
+    inputs, labels = next(feed.batches(0, 0, 1).as_numpy_iterator())
     return lambda: float(model.train_on_batch(inputs, labels, return_dict=True)["loss"])
 
 

@@ -32,8 +32,10 @@ def loaded(given, request):
     return of
 
 
-def training_batches(split, spec, *, epoch, skip=0, **options):
-    return TrainingBatches(split, spec, **options).epoch(epoch, skip)
+def training_batches(split, spec, *, epoch, step=0, count=None, **options):
+    """All that are left of an epoch, or `count`."""
+    per_epoch = len(split) // options["batch_size"]
+    return TrainingBatches(split, spec, **options).batches(epoch, step, per_epoch - step if count is None else count)
 
 
 def batch_ids(split, spec, *, epoch, step, **options):
@@ -139,9 +141,17 @@ def test_skipping_gives_the_tail_of_the_epoch(loaded, kind):
     data = loaded(kind)
     options = {"batch_size": 6, "seed": 1, "epoch": 4, "augmentation": AUGMENTATION.get(kind)}
     whole = listed(training_batches(data.splits["train"], data.spec, **options))
-    same(listed(training_batches(data.splits["train"], data.spec, skip=4, **options)), whole[4:])
-    assert listed(training_batches(data.splits["train"], data.spec, skip=6, **options)) == []
-    assert listed(training_batches(data.splits["train"], data.spec, skip=9, **options)) == []
+    same(listed(training_batches(data.splits["train"], data.spec, step=4, **options)), whole[4:])
+    assert listed(training_batches(data.splits["train"], data.spec, step=6, **options)) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_next_epoch_follows(loaded, kind):
+    data = loaded(kind)
+    options = {"batch_size": 6, "seed": 1, "augmentation": AUGMENTATION.get(kind)}
+    epochs = [listed(training_batches(data.splits["train"], data.spec, epoch=epoch, **options)) for epoch in (2, 3, 4)]
+    found = listed(training_batches(data.splits["train"], data.spec, epoch=2, step=5, count=8, **options))
+    same(found, [*epochs[0][5:], *epochs[1], *epochs[2][:1]])
 
 
 def test_each_epoch_leaves_out_others(loaded):
@@ -284,7 +294,7 @@ for source in ("synthetic_images", "synthetic_audio", "synthetic_text"):
     receiver = Receiver(x, keras.layers.Dense(1)(x))
     receiver.sha, receiver.steps = hashlib.sha256(), 0
     receiver.compile(run_eagerly=True)
-    receiver.fit(training.epoch(1, skip=1), shuffle=False, verbose=0)
+    receiver.fit(training.batches(1, 1, 4), shuffle=False, verbose=0)
     print(source, receiver.steps, receiver.sha.hexdigest())
 """
 

@@ -306,7 +306,7 @@ def test_the_loss_at_the_start_is_held_against_guessing(config, scale, level):
 def test_a_slow_source_is_told(config, monkeypatch, batch_size):
     from toolkit.data.batches import TrainingBatches
 
-    quick = TrainingBatches.epoch
+    quick = TrainingBatches.batches
 
     def slow(*arguments, **options):
         import tensorflow as tf
@@ -317,7 +317,7 @@ def test_a_slow_source_is_told(config, monkeypatch, batch_size):
 
         return quick(*arguments, **options).map(late).prefetch(1)
 
-    monkeypatch.setattr(TrainingBatches, "epoch", slow)
+    monkeypatch.setattr(TrainingBatches, "batches", slow)
     found = check(config(MADE["image"], f"data.batch_size={batch_size}"))
     (line,) = of(found, "a step")
     assert line.level == "note"

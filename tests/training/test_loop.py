@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import threading
 
 import keras
 import numpy as np
@@ -20,6 +21,7 @@ from toolkit.runs.run import Run
 from toolkit.training import calls, keeper
 from toolkit.training.feed import Feed
 from toolkit.training.loop import fit
+from toolkit.training.recorder import StepRecorder
 
 pytestmark = pytest.mark.every_backend
 
@@ -43,18 +45,24 @@ def make_batches(epoch):
     return x, (x.sum(axis=-1) > 0).astype("int32")
 
 
+def batches_of(make):
+    """`Feed.batches` where `make` gives an epoch's inputs and labels."""
+
+    def batches(epoch, step, count):
+        epochs = [make(number) for number in range(epoch, epoch + 1 + (step + count) // BATCHES)]
+        x, y = (np.concatenate(parts)[step:][:count] for parts in zip(*epochs, strict=True))
+        return tf.data.Dataset.from_tensor_slices((x, y))
+
+    return batches
+
+
 def make_feed():
     """Batches that depend on the epoch alone."""
-
-    def epoch(number, skip):
-        x, y = make_batches(number)
-        return tf.data.Dataset.from_tensor_slices((x[skip:], y[skip:])), lambda: 0.0
-
     x, y = make_batches(99)
     return Feed(
-        epoch=epoch,
+        batches=batches_of(make_batches),
         ids=lambda number, step: [f"{number}/{step}/{i}" for i in range(BATCH_SIZE)],
-        batch=lambda number, step: tuple(part[step] for part in make_batches(number)),
+        batch=lambda number, step: tuple(tf.constant(part[step]) for part in make_batches(number)),
         validation=tf.data.Dataset.from_tensor_slices((x, y)),
         batch_size=BATCH_SIZE,
         per_epoch=BATCHES,
@@ -198,17 +206,17 @@ def make_delicate_model(rate=0.05):
 
 def spoilt_feed(value, *, place=2, leave_out=False):
     """A batch of the second epoch holds `value` (NaN spoils the loss, 0 only the gradient), or is not there."""
-    feed = make_feed()
 
-    def epoch(number, skip):
+    def make(number):
         x, y = make_batches(number)
         if number == 1:
             x[place] = value
             if leave_out:
                 x, y = np.delete(x, place, axis=0), np.delete(y, place, axis=0)
-        return tf.data.Dataset.from_tensor_slices((x[skip:], y[skip:])), lambda: 0.0
+        return x, y
 
-    return dataclasses.replace(feed, epoch=epoch)
+    batch = lambda number, step: tuple(tf.constant(part[step]) for part in make(number))  # noqa: E731
+    return dataclasses.replace(make_feed(), batches=batches_of(make), batch=batch)
 
 
 @every_length
@@ -357,13 +365,65 @@ def test_weights_of_classes_are_those_of_keras(tmp_path):
     ours, theirs = make_model(), make_model()
     train(ours, tmp_path, epochs=2, class_weights=weights)
     for epoch in range(2):
-        batches, _ = make_feed().epoch(epoch, 0)
+        batches = make_feed().batches(epoch, 0, BATCHES)
         theirs.fit(batches, class_weight=weights, shuffle=False, verbose=0)
     for mine, other in zip(weights_of(ours), weights_of(theirs), strict=True):
         np.testing.assert_allclose(mine, other, rtol=0, atol=1e-6)  # one step moves a weight by about 1e-2
 
 
 only_several = pytest.mark.skipif(not SEVERAL, reason="elsewhere Keras makes the calls")
+
+
+@only_several
+def test_one_iterator_serves_all_epochs(tmp_path):
+    feed, asked = make_feed(), []
+
+    def batches(*place):
+        asked.append(place)
+        return feed.batches(*place)
+
+    train(make_model(), tmp_path, feed=dataclasses.replace(feed, batches=batches), epochs=4)
+    assert asked == [(0, 0, 4 * BATCHES)]
+
+
+@every_length
+def test_waiting_is_told(tmp_path):
+    feed, never = make_feed(), threading.Event()
+
+    def slow(x, y, place):
+        """Late in the second epoch."""
+        (kept,) = tf.py_function(
+            lambda y, place: [never.wait(0.2 * (int(place) // BATCHES == 1)), y][1:], [y, place], [y.dtype]
+        )
+        return x, tf.ensure_shape(kept, y.shape)
+
+    def batches(epoch, step, count):
+        places = tf.data.Dataset.range(epoch * BATCHES + step, 9 * BATCHES)
+        zipped = tf.data.Dataset.zip(feed.batches(epoch, step, count), places)
+        return zipped.map(lambda batch, place: slow(*batch, place))
+
+    train(make_model(), tmp_path, feed=dataclasses.replace(feed, batches=batches))
+    waited = [row["data_wait_share"] * row["seconds"] for row in rows(tmp_path, "epoch")]
+    assert waited[1] > 0.6 and max(waited[0], waited[2]) < 0.4  # the first may come while epoch 1 is validated
+
+
+def test_waiting_of_other_epochs_is_not_counted():
+    waited = [7.0]
+    state = {"steps": 2, "seconds": 4.0, "waited": 1.0}  # of this epoch, in another process
+    recorder = StepRecorder(
+        epoch=2,
+        first_step=BATCHES,
+        batch_size=BATCH_SIZE,
+        log_every=50,
+        append=lambda row: None,
+        bar=None,
+        waited=lambda: waited[0],
+        learning_rate=lambda trained: 0.1,
+        state=state,
+    )
+    waited[0] = 8.0
+    assert recorder.speed()["data_wait_share"] == (1.0 + 1.0) / 4.0
+    assert recorder.state()["waited"] == 2.0
 
 
 @only_several

@@ -16,12 +16,12 @@ PER_EPOCH = 7  # so that the steps go on over several epochs
 def feed(targets):
     """Batches of one number each: input 1, label the next of `targets`."""
 
-    def epoch(number, skip):
-        first = number * PER_EPOCH + skip
-        labels = np.array(targets[first : (number + 1) * PER_EPOCH], "float32").reshape(-1, 1)
-        return tf.data.Dataset.from_tensor_slices((np.ones_like(labels), labels)).batch(1), None
+    def batches(epoch, step, count):
+        first = epoch * PER_EPOCH + step
+        labels = np.array(targets[first : first + count], "float32").reshape(-1, 1)
+        return tf.data.Dataset.from_tensor_slices((np.ones_like(labels), labels)).batch(1)
 
-    return Feed(epoch=epoch, ids=None, batch=None, validation=None, batch_size=1, per_epoch=PER_EPOCH)
+    return Feed(batches=batches, ids=None, batch=None, validation=None, batch_size=1, per_epoch=PER_EPOCH)
 
 
 def compiled(optimizer):

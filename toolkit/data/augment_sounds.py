@@ -74,6 +74,9 @@ def change_speed(
     most = tf.reduce_max(new)
     width = tf.maximum(known[tf.minimum(tf.searchsorted(known, most[None])[0], len(edges) - 1)], most)
     place = tf.range(width, dtype=tf.int32)
+    # All of one width before, since each pair of widths before and after is compiled for.
+    given = tf.shape(samples)[1]
+    samples = tf.pad(samples, [[0, 0], [0, tf.maximum(known[-1] - given, 0)]])
     changed = _interpolated()(samples, place, factor, tf.cast(last, tf.int32), new)
     return tf.ensure_shape(changed, [samples.shape[0], None]), new
 

@@ -39,9 +39,5 @@ class WaitMeter:
 
     @property
     def seconds(self) -> float:
-        """Waited since the start or the last `reset`."""
+        """Waited so far."""
         return float(self._seconds.numpy())
-
-    def reset(self) -> None:
-        """Start from 0."""
-        self._seconds.assign(0.0)

@@ -159,7 +159,7 @@ def _sheet(config: RunConfig, data: Data, feed: Feed, output: Path) -> Finding:
     from toolkit.evaluation.files import replace_file
     from toolkit.explain.contact_sheet import draw_contact_sheet
 
-    inputs, labels = next(feed.epoch(0, 0)[0].take(1).as_numpy_iterator())
+    inputs, labels = next(feed.batches(0, 0, 1).as_numpy_iterator())
     if data.spec.task == "transcription":
         from toolkit.tasks.transcription import to_text
 
@@ -179,7 +179,7 @@ def _try(config: RunConfig, data: Data, feed: Feed, model: Any) -> tuple[Start, 
     from toolkit.tasks.objective import objective
 
     aim = objective(data.spec)  # without label smoothing, below which no loss could fall
-    inputs, labels = next(feed.epoch(0, 0)[0].take(1).as_numpy_iterator())
+    inputs, labels = next(feed.batches(0, 0, 1).as_numpy_iterator())
     start = start_losses(model, aim, inputs, labels)
     few = _different(inputs, most=_HEART_EXAMPLES[data.spec.task])
     heart = learn_by_heart(

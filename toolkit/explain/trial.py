@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import statistics
 import time
@@ -177,24 +176,23 @@ def measure_pace(model: Any, feed: Feed, *, class_weights: Mapping[int, float] |
     """
     from toolkit.training.averages import finalising_put_off
     from toolkit.training.calls import Calls
-    from toolkit.training.feed import weighed
     from toolkit.training.guard import guarded_steps
     from toolkit.training.state import prepare
 
     prepare(model, feed.validation)
     times, waits, steps = np.empty(0), np.empty(0), np.empty(0, dtype=int)  # of calls
-    calls = Calls(model)
+    epochs = _SETTLING + _LEAST  # of a call each are enough
+    calls = Calls(model, feed, epochs=epochs, class_weights=class_weights)
     with guarded_steps(model), finalising_put_off(model.optimizer), _missing_gradients():
-        for epoch in itertools.count():
-            batches, waited = feed.epoch(epoch, 0)
-            clock = _clock(waited, seconds)
-            with calls.of(weighed(batches, class_weights), feed.per_epoch, lambda: feed.per_epoch) as fed:
+        for epoch in range(epochs):
+            clock, waited = _clock(calls.waited, seconds), calls.waited()
+            with calls.of(epoch, 0, feed.per_epoch, lambda: feed.per_epoch) as fed:
                 start = time.perf_counter()
                 model.fit(fed, callbacks=[clock], shuffle=False, verbose=0)
             times = np.append(times, np.diff(clock.times, prepend=start))
-            waits = np.append(waits, np.diff(clock.waits, prepend=0.0))  # each epoch has a meter of its own
+            waits = np.append(waits, np.diff(clock.waits, prepend=waited))
             steps = np.append(steps, clock.steps)
-            if len(times) >= _SETTLING + _LEAST or (len(times) > 1 and times[1:].sum() > seconds):
+            if len(times) >= epochs or (len(times) > 1 and times[1:].sum() > seconds):
                 break
     settled = slice(_SETTLING if len(times) >= _SETTLING + 2 else -1, None)
     times, waits, steps, compiling = times[settled], waits[settled], steps[settled], float(times[0])
@@ -202,14 +200,14 @@ def measure_pace(model: Any, feed: Feed, *, class_weights: Mapping[int, float] |
     made = int(steps[usual].sum())
     return Pace(
         step=float(times[usual].sum()) / made,
-        waiting=float(waits[usual].sum()) / made if waited else None,
+        waiting=float(waits[usual].sum()) / made if feed.metered else None,
         validation=_validation_seconds(model, feed.validation),
         compiling=compiling,
         steps=made,
     )
 
 
-def _clock(waited: Callable[[], float] | None, seconds: float) -> Any:
+def _clock(waited: Callable[[], float], seconds: float) -> Any:
     """A callback that reads the clock, and the meter of waiting, after every call, and ends `fit` when time is up."""
     import keras
 
@@ -225,7 +223,7 @@ def _clock(waited: Callable[[], float] | None, seconds: float) -> Any:
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
             float((logs or {}).get("loss", 0.0))  # waits until the step is done; one that was undone has none
             self.times.append(time.perf_counter())
-            self.waits.append(waited() if waited else 0.0)
+            self.waits.append(waited())
             self.steps.append(steps_in(logs))
             enough = _SETTLING + _LEAST
             if len(self.times) >= enough and self.times[-1] - self.times[_SETTLING - 1] > seconds:

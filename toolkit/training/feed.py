@@ -8,7 +8,6 @@ from typing import Any
 
 from toolkit.data.batches import TrainingBatches, evaluation_batches
 from toolkit.data.load import Data, steps_per_epoch
-from toolkit.data.wait import WaitMeter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,21 +15,23 @@ class Feed:
     """Batches for the loop.
 
     Attributes:
-        epoch: gives the training batches of an epoch (counted from 0) from one of them on, and a function that tells
-            the seconds that its consumer has waited for them, or None where that cannot be measured.
-        ids: those of the examples in a batch of an epoch (both counted from 0).
+        batches: (epoch, number of a batch in it, count), the first two counted from 0 → so many training batches from
+            that on, over the ends of epochs.
+        ids: those of the examples in a batch of an epoch.
         batch: that batch by itself.
         validation: all of the validation part.
-        batch_size: of `epoch`.
+        batch_size: of training.
         per_epoch: batches in an epoch.
+        metered: whether it can be measured how long batches are waited for: by a clock of TensorFlow.
     """
 
-    epoch: Callable[[int, int], tuple[Any, Callable[[], float] | None]]
+    batches: Callable[[int, int, int], Any]
     ids: Callable[[int, int], list[str]]
     batch: Callable[[int, int], Any]
     validation: Any
     batch_size: int
     per_epoch: int
+    metered: bool = True
 
 
 def weighed(batches: Any, class_weights: Mapping[int, float] | None) -> Any:
@@ -54,26 +55,17 @@ def feed(
 ) -> Feed:
     """Training batches in the order of `seed`, augmented, and the validation part as it stands.
 
-    `metered` tells how long they were waited for, by a clock in the pipeline.
-
     Raises:
         ToolkitError: a batch is larger than the training part, or the augmentation does not fit the kind of data.
     """
     train = data.splits["train"]
     training = TrainingBatches(train, data.spec, batch_size=batch_size, seed=seed, augmentation=augmentation)
-
-    def epoch(number: int, skip: int) -> tuple[Any, Callable[[], float] | None]:
-        batches = training.epoch(number, skip)
-        if not metered:
-            return batches, None
-        meter = WaitMeter()
-        return meter.dataset(batches), lambda: meter.seconds
-
     return Feed(
-        epoch=epoch,
+        batches=training.batches,
         ids=training.ids,
         batch=training.batch,
         validation=evaluation_batches(data.splits["validation"], data.spec, batch_size=evaluation_batch_size),
         batch_size=batch_size,
         per_epoch=steps_per_epoch(train, batch_size),
+        metered=metered,
     )

@@ -20,7 +20,7 @@ from toolkit.runs.checkpoints import Checkpoint
 from toolkit.runs.run import Run
 from toolkit.training.averages import averaged_weights, finalising_put_off
 from toolkit.training.calls import Calls
-from toolkit.training.feed import Feed, weighed
+from toolkit.training.feed import Feed
 from toolkit.training.guard import NonFiniteStep, Watch, guarded_steps
 from toolkit.training.keeper import Keep, Keeper, LeaveValidation, ValidationLeft
 from toolkit.training.monitors import Best, EarlyStopping, Plateau
@@ -174,7 +174,7 @@ class _Training:
         self.at = self.keeper.position
         self.checkpoint: Checkpoint | None = None  # what `fit` still has to restore
         self.watch: GradientWatch | None = None
-        self.calls = Calls(self.model)
+        self.calls = Calls(self.model, self.feed, epochs=self.epochs, class_weights=self.class_weights)
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Bring the model to where the checkpoint was written, or write the first one, of a run without steps."""
@@ -225,8 +225,6 @@ class _Training:
         """One `fit` call over the batches that are left, if any; the speed of the epoch."""
         at, before = self.at, self.at.trained - self.at.batch
         steps = self.feed.per_epoch if self.limit is None else min(self.feed.per_epoch, self.limit - before)
-        batches, waited = self.feed.epoch(at.epoch - 1, at.batch)
-        batches = weighed(batches, self.class_weights)
         with EpochBar(self.run.console, title=title, steps=steps) as bar:
             recorder = StepRecorder(
                 epoch=at.epoch,
@@ -235,7 +233,7 @@ class _Training:
                 log_every=self.log_every,
                 append=self._append,
                 bar=bar,
-                waited=waited,
+                waited=self.calls.waited if self.feed.metered else None,
                 learning_rate=rate,
                 state=at.recorder,
             )
@@ -249,7 +247,7 @@ class _Training:
                 try:
                     with (
                         finalising_put_off(self.model.optimizer),
-                        self.calls.of(batches, steps - at.batch, self._until_due) as fed,
+                        self.calls.of(at.epoch - 1, at.batch, steps - at.batch, self._until_due) as fed,
                     ):
                         self.model.fit(
                             fed,
@@ -291,9 +289,9 @@ class _Training:
         self.keeper.save()
         if self.watch:  # after the save: a resume cuts the row, and makes the step again
             self.watch.write_undone()
-        batch = next(iter(self.feed.epoch(at.epoch - 1, at.batch)[0].take(1)))
+        inputs, _ = self.feed.batch(at.epoch - 1, at.batch)
         ids = self.feed.ids(at.epoch - 1, at.batch)
-        cause = find_cause(self.model, batch[0], ids, code)
+        cause = find_cause(self.model, inputs, ids, code)
         self.run.say(f"step {at.batch + 1} of epoch {at.epoch} has the examples {', '.join(ids)}")
         skipped, more = "", "training.on_non_finite=skip"
         if self.max_skipped:

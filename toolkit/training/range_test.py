@@ -52,9 +52,8 @@ def range_test(
     watch = _Watch(len(rates), optimizer.gradient_accumulation_steps or 1, progress)
     with finalising_put_off(optimizer):
         for epoch in itertools.count():  # until `watch` ends it
-            batches, _ = feed.epoch(epoch, 0)
             model.fit(
-                batches.take(watch.batches_left()),
+                feed.batches(epoch, 0, min(feed.per_epoch, watch.batches_left())),
                 initial_epoch=epoch,
                 epochs=epoch + 1,
                 callbacks=[watch],

@@ -26,7 +26,7 @@ class StepRecorder(keras.callbacks.Callback):
         first_step: micro-batches of the epochs before.
         append: takes a row.
         bar: takes the steps done and a text.
-        waited: seconds that this process's steps of the epoch have spent waiting for data so far; None: not measured.
+        waited: seconds that this process's steps have spent waiting for data so far; None: not measured.
         state: what `state` gave, where the epoch was begun by another process.
     """
 
@@ -49,6 +49,7 @@ class StepRecorder(keras.callbacks.Callback):
         state = state or {}
         self._before = int(state.get("steps", 0)), float(state.get("seconds", 0.0)), float(state.get("waited", 0.0))
         self.steps, self.seconds, _ = self._before
+        self._waited_for_others = waited() if waited else 0.0  # the steps of earlier epochs
         self._shown = 0.0
         self._skipped = int(state.get("skipped", 0))  # steps that are in no mean
         self._means: dict[str, float] = dict(state.get("means", {}))
@@ -111,7 +112,7 @@ class StepRecorder(keras.callbacks.Callback):
         return speed if self.waited is None else {**speed, "data_wait_share": min(1.0, self._waited() / seconds)}
 
     def _waited(self) -> float:
-        return self._before[2] + (self.waited() if self.waited else 0.0)
+        return self._before[2] + (self.waited() - self._waited_for_others if self.waited else 0.0)
 
 
 class TensorBoard:

@@ -65,7 +65,7 @@ class GradientWatch(keras.callbacks.Callback):
         self.weights, self.optimizer = model.trainable_variables, model.optimizer
         names = {id(variable): name for name, variable in named_variables(model).items()}
         self.layers = [_layer_of(names[id(variable)]) for variable in self.weights]  # one per weight
-        spec = weighed(feed.epoch(0, 0)[0], class_weights).element_spec
+        spec = weighed(feed.batches(0, 0, 1), class_weights).element_spec
         self.probe = make_probe(model, class_weights, spec)
         self._read_weights = _reader(self.weights)
         moments = [getattr(self.optimizer, f"_{name}_moments", ()) for name in ("first", "second")]
