@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from toolkit.data import augment_sounds as module
-from toolkit.data.augment_sounds import add_noise, augment_sounds, change_speed
+from toolkit.data.augment_sounds import add_noise, augment_sounds, change_speed, epoch_noise
 
 EDGES = (120, 200)
 EVERYTHING = {"speed": 0.2, "noise": 0.3}
@@ -41,7 +41,7 @@ def test_the_middle_of_the_range_is_the_sound_itself(sounds):
     samples, lengths = change_speed(*map(tf.constant, sounds), numbers(6), 0.2, EDGES)
     np.testing.assert_array_equal(samples, sounds[0])
     np.testing.assert_array_equal(lengths, sounds[1])
-    quiet = add_noise(*map(tf.constant, sounds), numbers(6, NOISE=0.0), 0.3, 0, 0)
+    quiet = add_noise(*map(tf.constant, sounds), numbers(6, NOISE=0.0), 0.3, epoch_noise(0, 0))
     np.testing.assert_array_equal(quiet, sounds[0])
 
 
@@ -96,7 +96,8 @@ def test_noise_has_the_promised_loudness_and_no_sound_has_anothers():
     samples[2, 9_000:] = 0
     random = numbers(4, NOISE=1.0).numpy()
     random[:, module.NOISE_START] = [0.1, 0.6, 0.6, 0.2]
-    added = add_noise(tf.constant(samples), tf.constant(lengths), tf.constant(random), 0.3, 5, 1).numpy() - samples
+    noisy = add_noise(tf.constant(samples), tf.constant(lengths), tf.constant(random), 0.3, epoch_noise(5, 1))
+    added = noisy.numpy() - samples
     for row, length in zip(added[:3], lengths, strict=False):
         # RMS of the tone is 0.4/√2; of so many normal numbers it is known to half a percent.
         np.testing.assert_allclose(np.sqrt(np.mean(row[:length] ** 2)), 0.3 * 0.4 / np.sqrt(2), rtol=0.03)
@@ -108,7 +109,7 @@ def test_noise_has_the_promised_loudness_and_no_sound_has_anothers():
 
 def test_a_loud_sound_stays_in_range():
     loud = np.full((1, 200), 0.99, "float32")
-    noisy = add_noise(tf.constant(loud), tf.constant([200]), numbers(1, NOISE=1.0), 0.9, 0, 0).numpy()
+    noisy = add_noise(tf.constant(loud), tf.constant([200]), numbers(1, NOISE=1.0), 0.9, epoch_noise(0, 0)).numpy()
     assert noisy.max() == 1.0 and noisy.min() >= -1.0
 
 

@@ -17,7 +17,7 @@ SPEED, NOISE, NOISE_START = range(3)
 _COUNT = 3
 
 NOISE_SAMPLES = 2**17
-"""An epoch's noise: each example takes its piece of it, which costs far less than drawing its own."""
+"""Of an epoch's noise."""
 _NOISE_STREAM = 1540483477
 
 
@@ -31,6 +31,7 @@ def augment_sounds(
     edges: Sequence[int],
     speed: float = 0.0,
     noise: float = 0.0,
+    normal: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Changed copies of float32 `(batch, time)` in [-1, 1] and their lengths, int32 `(batch,)`; padding stays zero.
 
@@ -45,6 +46,7 @@ def augment_sounds(
         edges: widths that a batch may have, rising; no sound is slowed down beyond the last of them.
         speed: played faster by a factor in 1 ± speed, which moves pitch and resonances, too.
         noise: white noise is added whose RMS is up to this share of the sound's.
+        normal: what `epoch_noise` gives of seed and epoch; it is drawn where it is not given.
     """
     if not (speed or noise):
         return samples, lengths
@@ -52,7 +54,7 @@ def augment_sounds(
     if speed:
         samples, lengths = change_speed(samples, lengths, random, speed, edges)
     if noise:
-        samples = add_noise(samples, lengths, random, noise, seed, epoch)
+        samples = add_noise(samples, lengths, random, noise, epoch_noise(seed, epoch) if normal is None else normal)
     return samples, lengths
 
 
@@ -102,9 +104,15 @@ def _interpolated() -> Any:
     return tf.function(interpolated, signature, autograph=False, jit_compile=True)
 
 
-def add_noise(
-    samples: tf.Tensor, lengths: tf.Tensor, random: tf.Tensor, noise: float, seed: int, epoch: int | tf.Tensor
-) -> tf.Tensor:
+def epoch_noise(seed: int, epoch: int | tf.Tensor) -> tf.Tensor:
+    """Normal numbers, float32 `(NOISE_SAMPLES,)`: each example takes its piece of them, for to draw costs more."""
+    import tensorflow as tf
+
+    key = tf.stack([(seed ^ _NOISE_STREAM) % 2**31, tf.cast(epoch, tf.int32)])
+    return tf.random.stateless_normal([NOISE_SAMPLES], key, alg="philox")
+
+
+def add_noise(samples: tf.Tensor, lengths: tf.Tensor, random: tf.Tensor, noise: float, normal: tf.Tensor) -> tf.Tensor:
     """The sound and, within its length, a piece of the epoch's noise; cut off at -1 and 1."""
     import tensorflow as tf
 
@@ -112,8 +120,6 @@ def add_noise(
     energy = tf.cast(_energies()(samples), tf.float64)  # (batch,)
     rms = tf.sqrt(energy / tf.cast(tf.maximum(lengths, 1), tf.float64)) / 32768.0
     level = tf.cast(rms * tf.cast(random[:, NOISE], tf.float64) * noise, tf.float32)
-    key = tf.stack([(seed ^ _NOISE_STREAM) % 2**31, tf.cast(epoch, tf.int32)])
-    normal = tf.random.stateless_normal([NOISE_SAMPLES], key, alg="philox")
     start = tf.cast(random[:, NOISE_START] * NOISE_SAMPLES, tf.int32)
     noisy = _with_pieces()(samples, lengths, normal, start, level)
     return tf.ensure_shape(noisy, samples.shape)

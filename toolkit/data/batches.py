@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from toolkit.data import augment
-from toolkit.data.augment_sounds import augment_sounds
+from toolkit.data.augment_sounds import NOISE_SAMPLES, augment_sounds, epoch_noise
 from toolkit.data.load import Split, steps_per_epoch
 from toolkit.data.order import permutation
 from toolkit.data.spec import DataSpec
@@ -60,42 +60,63 @@ class TrainingBatches:
 
         check_augmentation(spec, augmentation or {})
         self.split, self.batch_size, self.seed = split, batch_size, seed
+        self._per_epoch = steps_per_epoch(split, batch_size)
         changes = augment.active(dict(augmentation or {}))
         inputs, labels = _reader(split.table, spec), _labels(split)
 
-        def read(epoch: tf.Tensor, step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        def read(place: tf.Tensor, *noise: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+            epoch, step = place // self._per_epoch, place % self._per_epoch
             positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
             indices = permutation(seed, epoch, len(split), positions)
             batch = inputs(indices)
             if spec.kind == "image":
                 batch = {"image": augment.augment(batch["image"], seed, epoch, indices, **changes)}
             if spec.kind == "audio":
+                normal = noise[0] if noise else None
                 samples, lengths = augment_sounds(
-                    batch["samples"], batch["lengths"], seed, epoch, indices, edges=spec.lengths, **changes
+                    batch["samples"],
+                    batch["lengths"],
+                    seed,
+                    epoch,
+                    indices,
+                    edges=spec.lengths,
+                    normal=normal,
+                    **changes,
                 )
                 batch = {"samples": samples, "lengths": lengths}
             return batch, labels(indices)
 
-        number = tf.TensorSpec([], tf.int64)
-        self._read = tf.function(read, [number, number], autograph=False)
+        self._noisy = "noise" in changes
+        noise = [tf.TensorSpec([NOISE_SAMPLES])] if self._noisy else []
+        self._read = tf.function(read, [tf.TensorSpec([], tf.int64), *noise], autograph=False)
 
     def batches(self, epoch: int, step: int, count: int) -> tf.data.Dataset:
         """So many of them from batch `step` of `epoch` (both counted from 0) on; those of the next epoch follow."""
         import tensorflow as tf
 
-        per_epoch = steps_per_epoch(self.split, self.batch_size)
-        first = epoch * per_epoch + step
+        first = epoch * self._per_epoch + step
         places = tf.data.Dataset.range(first, first + count)
-        return _mapped(places, lambda place: self._read(place // per_epoch, place % per_epoch))
+        return _mapped(self._with_noise(places) if self._noisy else places, self._read)
+
+    def _with_noise(self, places: tf.data.Dataset) -> tf.data.Dataset:
+        """Beside each the noise of its epoch, drawn once: it takes as long as all else that changes a batch."""
+        import tensorflow as tf
+
+        def add(known: Any, place: tf.Tensor) -> Any:
+            epoch = place // self._per_epoch
+            noise = tf.cond(known[0] == epoch, lambda: known[1], lambda: epoch_noise(self.seed, epoch))
+            return (epoch, noise), (place, noise)
+
+        return places.scan((tf.constant(-1, tf.int64), tf.zeros([NOISE_SAMPLES])), add)
 
     def batch(self, epoch: int, step: int) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """One of them (from 0), at once: a pipeline of its own would take a tenth of a second to make."""
         import tensorflow as tf
 
         with tf.device("CPU"):
-            batch: tuple[dict[str, tf.Tensor], tf.Tensor] = self._read(
-                tf.constant(epoch, tf.int64), tf.constant(step, tf.int64)
-            )
+            noise = [epoch_noise(self.seed, epoch)] if self._noisy else []
+            place = tf.constant(epoch * self._per_epoch + step, tf.int64)
+            batch: tuple[dict[str, tf.Tensor], tf.Tensor] = self._read(place, *noise)
             return batch
 
     def ids(self, epoch: int, step: int) -> list[str]:
@@ -139,7 +160,7 @@ def _in_order(
     return _mapped(tf.data.Dataset.range(-(-count // batch_size)), read)
 
 
-def _mapped(steps: tf.data.Dataset, read: Callable[[tf.Tensor], Any]) -> tf.data.Dataset:
+def _mapped(steps: tf.data.Dataset, read: Callable[..., Any]) -> tf.data.Dataset:
     """Batches computed in parallel, delivered in order, ahead of their consumer."""
     import tensorflow as tf
 
