@@ -9,8 +9,8 @@ sleeps double from 10 ms on, may let an epoch of 6 s end after 10.23; what that 
 in float32 over tensors in memory, with `torch.optim.Adam(fused=True)` (models: `torch_models.py`). These three pad all
 sounds or texts to one length.
 
-`recipe` is the toolkit with the config as it is; `recipe, cached` the same, but its batches are made once and then
-repeated from memory: what is between the two is what the input pipeline costs.
+`recipe` is the toolkit with the config as it is; `recipe, cached` the same, but all of its batches are made beforehand
+and lie in memory: what is between the two is what the input pipeline costs.
 
 Each is a process of its own. They take turns, epoch by epoch, so that a busy machine slows all; the first epoch, which
 compiles, does not count. Training parts are cut to some ten seconds. Memory is the peak of a process over the epochs,
@@ -281,15 +281,21 @@ def _toolkit(config: Any, turns: Turns) -> None:
 
 
 def _cached(config: Any, turns: Turns) -> None:
-    """The same with the batches of the first epoch in every epoch, from memory."""
+    """The same batches from memory."""
     from toolkit import stages
 
     original = stages.feed
 
     def feed(*args: Any) -> Any:
         made = original(*args)
-        batches = made.batches(0, 0, made.per_epoch).cache().repeat()
-        return dataclasses.replace(made, batches=lambda epoch, step, count: batches.skip(step).take(count))
+
+        def batches(*asked: int) -> Any:
+            kept = made.batches(*asked).cache()
+            for _ in kept:
+                pass
+            return kept
+
+        return dataclasses.replace(made, batches=batches)
 
     stages.feed = feed
     _toolkit(config, turns)
