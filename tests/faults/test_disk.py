@@ -1,5 +1,6 @@
 """Disks that are full or may not be written, and folders with unusual names."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -96,6 +97,18 @@ if os.geteuid() == 0:
     os.setuid(65534)
 sys.exit(_run(["train", sys.argv[1], "--run-dir", sys.argv[2]]))
 """
+
+
+def test_a_full_disk_is_told_where_scalars_cannot_be_written(small_disk):
+    from toolkit.training.recorder import TensorBoard
+
+    row = {"kind": "step", "step": 3, "loss": 0.5}
+    with contextlib.closing(TensorBoard(small_disk / "tensorboard")) as board:
+        board.write(row)
+        fill(small_disk)
+        with pytest.raises(RunFailed, match=r"tensorboard/events\S+ could not be written .*make room"):
+            for _ in range(1000):  # until the block that the file has already is full, too
+                board.write(row)
 
 
 def assert_told_before_data_is_read(config, run):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 
 import keras
 
+from toolkit.runs.files import not_written
 from toolkit.training.calls import figures_in, steps_in
 from toolkit.training.guard import was_skipped
 from toolkit.training.progress import EpochBar, figures, speed_figures
@@ -116,21 +120,46 @@ class StepRecorder(keras.callbacks.Callback):
 
 
 class TensorBoard:
-    """Scalars of every row in `directory`, for `tensorboard --logdir`."""
+    """Scalars of every row in `directory`, for `tensorboard --logdir`.
+
+    An event a row, in a file of TFRecords: `tf.summary` writes one a scalar, each by an operation, and takes as long
+    for a row as a small model for a step.
+    """
 
     def __init__(self, directory: Path) -> None:
         import tensorflow as tf
 
-        self._tf = tf
-        self._writer = tf.summary.create_file_writer(str(directory))
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._writer, self._failures = tf.io.TFRecordWriter(str(self._path)), tf.errors.OpError
+        self._add(file_version="brain.Event:2")
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add the numbers of a row of `metrics.jsonl` at its step, under `step/` or `epoch/`."""
-        with self._writer.as_default():
-            for name, value in row.items():
-                if isinstance(value, float):
-                    self._tf.summary.scalar(f"{row['kind']}/{name}", value, step=row["step"])
+        """Add the numbers of a row of `metrics.jsonl` at its step, under `step/` or `epoch/`.
+
+        Raises:
+            RunFailed: the disk is full, or the file cannot be written.
+        """
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+
+        summary = Summary()
+        for name, value in row.items():
+            if isinstance(value, float):
+                summary.MergeFrom(scalar_pb(f"{row['kind']}/{name}", value))
+        self._add(step=row["step"], summary=summary)
+
+    def _add(self, **fields: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        event = Event(wall_time=time.time(), **fields).SerializeToString()
+        try:
+            self._writer.write(event)
+            self._writer.flush()
+        except self._failures as error:
+            raise not_written(self._path, error, len(event)) from error
 
     def close(self) -> None:
-        """Flush and close the file."""
-        self._writer.close()
+        """Close the file. What could not be written was told before."""
+        with contextlib.suppress(self._failures):
+            self._writer.close()
