@@ -69,7 +69,7 @@ class GradientWatch(keras.callbacks.Callback):
         self.probe = make_probe(model, class_weights, spec)
         self._read_weights = _reader(self.weights)
         moments = [getattr(self.optimizer, f"_{name}_moments", ()) for name in ("first", "second")]
-        self._read_moments = [_reader(of_weights) for of_weights in moments if all(moments)]
+        self._read_moments = _reader(list(itertools.chain(*moments))) if all(moments) else None
         self._order = {name: place for place, name in enumerate(named_layers(model))}
         self._before: _Before | None = None
 
@@ -161,8 +161,9 @@ class GradientWatch(keras.callbacks.Callback):
             return []
         steps, optimizer = int(ops.convert_to_numpy(self.optimizer.iterations)), self.optimizer
         correction = np.sqrt(1 - optimizer.beta_2**steps) / (1 - optimizer.beta_1**steps)
-        first, second = (read() for read in self._read_moments)
-        return [correction * ratio for ratio in map(_largest_ratio, first, second)]
+        moments = self._read_moments()
+        half = len(moments) // 2
+        return [correction * ratio for ratio in map(_largest_ratio, moments[:half], moments[half:])]
 
 
 def _layer_of(weight: str) -> str:
