@@ -109,6 +109,9 @@ def test_a_full_disk_is_told_where_scalars_cannot_be_written(small_disk):
         with pytest.raises(RunFailed, match=r"tensorboard/events\S+ could not be written .*make room"):
             for _ in range(1000):  # until the block that the file has already is full, too
                 board.write(row)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(RunFailed, match=r"other/events\S+ could not be written .*[Rr]ead-only"):
+        TensorBoard(small_disk / "other")
 
 
 def assert_told_before_data_is_read(config, run):

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,22 +124,24 @@ class TensorBoard:
 
     An event a row, in a file of TFRecords: `tf.summary` writes one a scalar, each by an operation, and takes as long
     for a row as a small model for a step.
+
+    Raises:
+        RunFailed: the file cannot be written; so it does in `write`.
     """
 
     def __init__(self, directory: Path) -> None:
         import tensorflow as tf
 
-        directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self._writer, self._failures = tf.io.TFRecordWriter(str(self._path)), tf.errors.OpError
-        self._add(file_version="brain.Event:2")
+        self._failures = (OSError, tf.errors.OpError)
+        first = _event(file_version="brain.Event:2")
+        with self._told(first):
+            directory.mkdir(parents=True, exist_ok=True)
+            self._writer = tf.io.TFRecordWriter(str(self._path))
+        self._add(first)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add the numbers of a row of `metrics.jsonl` at its step, under `step/` or `epoch/`.
-
-        Raises:
-            RunFailed: the disk is full, or the file cannot be written.
-        """
+        """Add the numbers of a row of `metrics.jsonl` at its step, under `step/` or `epoch/`."""
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
@@ -147,19 +149,29 @@ class TensorBoard:
         for name, value in row.items():
             if isinstance(value, float):
                 summary.MergeFrom(scalar_pb(f"{row['kind']}/{name}", value))
-        self._add(step=row["step"], summary=summary)
+        self._add(_event(step=row["step"], summary=summary))
 
-    def _add(self, **fields: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-
-        event = Event(wall_time=time.time(), **fields).SerializeToString()
-        try:
+    def _add(self, event: bytes) -> None:
+        with self._told(event):
             self._writer.write(event)
             self._writer.flush()
+
+    @contextlib.contextmanager
+    def _told(self, event: bytes) -> Iterator[None]:
+        """What keeps `event` from being written is told in a sentence."""
+        try:
+            yield
         except self._failures as error:
             raise not_written(self._path, error, len(event)) from error
 
     def close(self) -> None:
         """Close the file. What could not be written was told before."""
-        with contextlib.suppress(self._failures):
+        with contextlib.suppress(*self._failures):
             self._writer.close()
+
+
+def _event(**fields: Any) -> bytes:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    event: bytes = Event(wall_time=time.time(), **fields).SerializeToString()
+    return event
