@@ -21,7 +21,7 @@ from toolkit.runs.run import Run
 from toolkit.training import calls, keeper
 from toolkit.training.feed import Feed
 from toolkit.training.loop import fit
-from toolkit.training.recorder import StepRecorder
+from toolkit.training.recorder import StepRecorder, TensorBoard
 
 pytestmark = pytest.mark.every_backend
 
@@ -482,3 +482,14 @@ def test_scalars_reach_tensorboard(tmp_path):
         event = tf.compat.v1.Event.FromString(record.numpy())
         tags |= {(value.tag, event.step) for value in event.summary.value}
     assert {("epoch/val_loss", 5), ("epoch/val_loss", 10)} <= tags
+
+
+def test_a_row_is_there_for_tensorboard_at_once(tmp_path):
+    with contextlib.closing(TensorBoard(tmp_path)) as board:
+        board.write({"kind": "step", "step": 3, "loss": 0.5, "accuracy": 0.25})
+        (events,) = tmp_path.glob("events*")
+        _, record = tf.data.TFRecordDataset(str(events))  # the first tells the version
+        event = tf.compat.v1.Event.FromString(record.numpy())
+    assert event.step == 3
+    values = {value.tag: float(tf.make_ndarray(value.tensor)) for value in event.summary.value}
+    assert values == {"step/loss": 0.5, "step/accuracy": 0.25}
